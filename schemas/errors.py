@@ -1,0 +1,276 @@
+"""The one error tree: stable codes, whether a retry helps, and docstrings that are the messages.
+
+    LlmosError
+    ├── RefusedError     the client must change the request; travels as an answer
+    ├── FailedError      the job ended without a result; travels as an answer
+    ├── RecordError      the record cannot be used; travels to the dead-letter topic
+    ├── OperatorError    the operator must act; ends the command or the service with a message
+    └── Ambiguous        nobody can know what happened; ends the process, start-up recovers
+
+A class's docstring is its message: `UnknownModel(model="x")` fills the braces. Codes never change their meaning.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LlmosError(Exception):
+    """Something went wrong in llmos."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, **values: object) -> None:
+        self.values = values
+        text = " ".join((type(self).__doc__ or "").split())
+        super().__init__(text.format(**values) if values else text)
+
+
+class RefusedError(LlmosError):
+    """The request was refused: {reason}."""
+
+    code = "refused"
+
+
+class InvalidRequest(RefusedError):
+    """The request is not valid at {where}: {problem}."""
+
+    code = "invalid_request"
+
+
+class UnknownKind(RefusedError):
+    """There is no task kind {kind!r}; the kinds are {known}."""
+
+    code = "unknown_kind"
+
+
+class UnknownModel(RefusedError):
+    """No model named {model!r} is in the catalog; `llmos models list` shows what there is."""
+
+    code = "unknown_model"
+
+
+class WrongModel(RefusedError):
+    """Model {model!r} cannot do {kind!r}: it is a {architecture}; choose one that can with `llmos models list`."""
+
+    code = "wrong_model"
+
+
+class TooLong(RefusedError):
+    """{tokens} tokens are needed and model {model!r} holds {limit}; shorten the input or lower max_tokens."""
+
+    code = "too_long"
+
+
+class TooLarge(RefusedError):
+    """{what} has {size} bytes and at most {limit} are allowed; send less, or split it into several requests."""
+
+    code = "too_large"
+
+
+class ReplyTopicForbidden(RefusedError):
+    """Replies may not go to topic {topic!r}; allowed prefixes are {prefixes}."""
+
+    code = "reply_topic_forbidden"
+
+
+class PlaintextForbidden(RefusedError):
+    """Tenant {tenant!r} must seal its payloads; its policy does not allow clear ones."""
+
+    code = "plaintext_forbidden"
+
+
+class IdempotencyConflict(RefusedError):
+    """This idempotency key was used with other content by an earlier job; use a new key for new content."""
+
+    code = "idempotency_conflict"
+
+
+class DeadlineUnreachable(RefusedError):
+    """The job would end {predicted:.1f} s from now and its time-out is {timeout:.1f} s; allow more time."""
+
+    code = "deadline_unreachable"
+    retryable = True
+
+
+class NeverFits(RefusedError):
+    """Model {model!r} needs {need} bytes and the largest device budget is {have}; use a smaller model."""
+
+    code = "never_fits"
+
+
+class FailedError(LlmosError):
+    """The job failed: {reason}."""
+
+    code = "failed"
+
+
+class Cancelled(FailedError):
+    """The job was cancelled."""
+
+    code = "cancelled"
+
+
+class Expired(FailedError):
+    """The job was not done within its time-out of {timeout:.1f} s; submit it again with more time."""
+
+    code = "expired"
+    retryable = True
+
+
+class WorkerDeaths(FailedError):
+    """{deaths} workers died while they ran this task, so it is not tried again; its input may be the cause."""
+
+    code = "worker_deaths"
+
+
+class AttemptsExhausted(FailedError):
+    """{attempts} attempts failed, the last one with: {last}."""
+
+    code = "attempts_exhausted"
+    retryable = True
+
+
+class EngineFailed(FailedError):
+    """The model could not run this input: {problem}."""
+
+    code = "engine_failed"
+    retryable = True
+
+
+class ModelUnavailable(FailedError):
+    """Model {model!r} could not be loaded on {device!r}: {problem}."""
+
+    code = "model_unavailable"
+    retryable = True
+
+
+class PayloadUnreadable(FailedError):
+    """The sealed payload could not be opened by the worker; the keys do not match."""
+
+    code = "payload_unreadable"
+
+
+class RecordError(LlmosError):
+    """The record cannot be used: {problem}."""
+
+    code = "unusable"
+
+
+class Malformed(RecordError):
+    """The record is not a well-formed message: {problem}."""
+
+    code = "malformed"
+
+
+class UnknownVersion(RecordError):
+    """The record is of type {type!r}, which this version does not know; upgrade llmos or send {known}."""
+
+    code = "unknown_version"
+
+
+class Oversized(RecordError):
+    """The record has {size} bytes and at most {limit} are allowed."""
+
+    code = "oversized"
+
+
+class UnknownTenant(RecordError):
+    """There is no tenant {tenant!r}."""
+
+    code = "unknown_tenant"
+
+
+class Forged(RecordError):
+    """The record's authentication code does not match its content."""
+
+    code = "forged"
+
+
+class Corrupt(RecordError):
+    """The checksum does not match the payload: it was damaged on its way."""
+
+    code = "corrupt"
+
+
+class EnvelopeRejected(RecordError):
+    """The envelope could not be opened."""
+
+    code = "envelope_rejected"
+
+
+class OperatorError(LlmosError):
+    """The system cannot go on: {problem}."""
+
+    code = "operator"
+
+
+class BadSetting(OperatorError):
+    """Setting {setting} cannot be used: {problem}."""
+
+    code = "bad_setting"
+
+
+class Unreachable(OperatorError):
+    """{what} at {address} could not be reached within {seconds:.0f} s (setting {setting}): {problem}."""
+
+    code = "unreachable"
+    retryable = True
+
+
+class LayoutMismatch(OperatorError):
+    """{what} was made with {found} and the settings say {wanted}; put the setting back or start with new data."""
+
+    code = "layout_mismatch"
+
+
+class CommitMissing(OperatorError):
+    """No committed offset of {group} for {topic}[{partition}] although it holds records; start again from the
+    dead-letter runbook, never from the latest record."""
+
+    code = "commit_missing"
+
+
+class AlreadyRunning(OperatorError):
+    """Another llmos (process {pid}) uses the state directory {directory}; stop it with `llmos down`."""
+
+    code = "already_running"
+
+
+class ChildFailed(OperatorError):
+    """{child} did not become ready: {problem}. The end of its log:
+    {tail}"""
+
+    code = "child_failed"
+
+
+class ChecksumMismatch(OperatorError):
+    """{file} does not have the recorded SHA-256: {problem}; remove it and start again to fetch it anew."""
+
+    code = "checksum_mismatch"
+
+
+class MissingTool(OperatorError):
+    """{tool} was not found; {remedy}."""
+
+    code = "missing_tool"
+
+
+class ModelDamaged(OperatorError):
+    """Model directory {directory} cannot be used: {problem}."""
+
+    code = "model_damaged"
+
+
+class Ambiguous(LlmosError):
+    """{operation} ended without a known outcome ({problem}); the process ends so that start-up can recover."""
+
+    code = "ambiguous"
+    retryable = True
+
+
+class Fenced(Ambiguous):
+    """{what} was taken over by a newer owner; this process ends."""
+
+    code = "fenced"
