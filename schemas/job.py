@@ -1,0 +1,138 @@
+"""What is known of a job wherever it is: its origin, its head, its parts, its times and its use of resources."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmos.schemas.base import Value
+from llmos.schemas.limits import (
+    Code,
+    Count,
+    Crc32c,
+    Digest,
+    Epoch,
+    JobId,
+    Key,
+    Name,
+    Offset,
+    Partition,
+    Priority,
+    RequestId,
+    Sealed,
+    Seconds,
+    Short,
+    TenantName,
+    Timeout,
+    TopicName,
+    Traceparent,
+)
+
+Lane = Literal["interactive", "standard", "batch"]
+LANES: tuple[Lane, ...] = ("interactive", "standard", "batch")
+"""Most urgent first."""
+Events = Literal["none", "states", "tokens"]
+
+
+class Origin(Value, frozen=True, array_like=True, kw_only=False):
+    """Where a submission was produced: the offset its acknowledgement named."""
+
+    topic: TopicName
+    partition: Partition
+    offset: Offset
+
+
+class ErrorInfo(Value, frozen=True, kw_only=True):
+    """An error as it travels: its stable code, a message for people, whether a retry helps."""
+
+    code: Code
+    message: Short
+    retryable: bool = False
+
+
+class Head(Value, frozen=True, kw_only=True):
+    """What every stage knows of a job without opening a payload; made by ingest, completed by verify."""
+
+    job_id: JobId
+    tenant: TenantName
+    request_id: RequestId
+    origin: Origin
+    lane: Lane
+    kind: Name
+    model: str = ""
+    """Model identity (hex), resolved once in verify; empty where the kind needs no model."""
+    model_name: str = ""
+    """What the client asked for."""
+    events: Events = "states"
+    reply_to: TopicName | None = None
+    reply_key: Key = b""
+    """Public key to which answers and events are sealed; empty for a clear answer."""
+    wrapped_output_key: Key = b""
+    content_digest: Digest = b""
+    """HMAC-SHA-256 of the request's content under the tenant's secret."""
+    priority: Priority = 4
+    timeout: Timeout = 600.0
+    parts: Count = 1
+    items: Count = 1
+    size: Count = 0
+    """Payload size in bytes, as charged to the lane's credits."""
+    submitted_at: Seconds = 0.0
+    """By the client's clock."""
+    admitted_at: Seconds = 0.0
+    sealed_at: Seconds = 0.0
+    traceparent: Traceparent = ""
+
+    @property
+    def hold(self) -> str:
+        """Name of this submission's credit in the ledger: unique per submission, not per job id."""
+        return f"{self.job_id.hex()}@{self.origin.topic}:{self.origin.partition}:{self.origin.offset}"
+
+
+class Part(Value, frozen=True, kw_only=True):
+    """A piece of a job that runs as one task, sealed."""
+
+    index: Count
+    first_item: Count
+    items: Count
+    envelope: Sealed
+    crc32c: Crc32c
+    """Over the envelope: tells corruption from forgery."""
+    input_tokens: Count = 0
+    max_output_tokens: Count = 0
+
+
+class Item(Value, frozen=True, kw_only=True):
+    """The outcome of one item of a job."""
+
+    output_index: Count
+    output: Sealed = b""
+    """MessagePack of the kind's output; sealed for the asker where it asked so."""
+    error: ErrorInfo | None = None
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+
+
+class Usage(Value, frozen=True, kw_only=True):
+    """What a task or job used."""
+
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    device_seconds: Seconds = 0.0
+
+
+class Times(Value, frozen=True, kw_only=True):
+    """When a task passed each stage (Unix seconds, each by the clock of its machine)."""
+
+    dispatched_at: Seconds = 0.0
+    received_at: Seconds = 0.0
+    started_at: Seconds = 0.0
+    first_output_at: Seconds = 0.0
+    finished_at: Seconds = 0.0
+
+
+class Task(Value, frozen=True, array_like=True, kw_only=False):
+    """Names one attempt at one part: partition and offset of the job on `sealed`, the part, the epoch."""
+
+    partition: Partition
+    s: Offset
+    part: Count
+    epoch: Epoch
