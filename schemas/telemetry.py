@@ -37,6 +37,7 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
 
     device: Name
     node: Name
+    pid: Count
     incarnation: Offset
     sequence: Count
     at: Seconds
@@ -82,7 +83,6 @@ class WorkerDied(Message, frozen=True, kw_only=True, tag="worker_died/1"):
     pid: Count
     at: Seconds
     reason: Short = ""
-    incarnation: Offset | None = None
 
 
 class LiveCounts(Message, frozen=True, kw_only=True, tag="live_counts/1"):

@@ -1,0 +1,80 @@
+"""The port to the ledger of back-pressure and the residency cache; Redis keeps it, or memory in tests and simulations.
+
+Nothing here is the truth: the ledger may be emptied at any moment. Whoever meets `LedgerAway` goes on without
+(ingest by the scheduler's live counts), and the scheduler's `reconcile` puts back what is live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from llmos.schemas.job import Lane
+from llmos.schemas.telemetry import Residency
+
+
+class LedgerAway(Exception):
+    """The ledger cannot be reached, or answered with an error; go on without it."""
+
+
+class Hold(NamedTuple):
+    """A submission's credit: `id` is `Head.hold`."""
+
+    id: str
+    lane: Lane
+    size: int
+    tenant: str
+
+
+class Limit(NamedTuple):
+    """Credits of one lane."""
+
+    jobs: int
+    bytes: int
+
+
+class Limits(NamedTuple):
+    """Credits reserved per lane, and shared by all beyond that."""
+
+    lanes: Mapping[Lane, Limit]
+    overflow: Limit
+
+
+class LaneUse(NamedTuple):
+    """What a lane holds now."""
+
+    jobs: int
+    bytes: int
+
+
+class Ledger(Protocol):
+    """All calls raise `LedgerAway` within the configured time-out."""
+
+    async def hold(self, holds: Sequence[Hold], limits: Limits, seconds: float) -> int:
+        """Takes credits in order, until one does not fit; gives how many were granted.
+
+        A hold that exists already counts as granted and is not charged twice. An empty lane grants its first
+        hold whatever its size, so that nothing waits for ever. `seconds`: after this long a hold is taken back.
+        """
+
+    async def release(self, ids: Sequence[str]) -> None:
+        """Gives credits back; unknown ids are nothing to it."""
+
+    async def use(self) -> dict[Lane, LaneUse]:
+        """What is held per lane."""
+
+    async def generation(self) -> str | None:
+        """A random name that `reconcile` writes; None or another one after the ledger was emptied."""
+
+    async def reconcile(self, live: Sequence[Hold], seconds: float, grace_seconds: float) -> str:
+        """Makes the ledger hold what is live: adds what is missing and drops holds older than `grace_seconds` that
+        are not among `live`. Gives the (new) generation."""
+
+    async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
+        """Replaces what `device` has resident, under `{device}:{identity}`; False when a higher incarnation wrote."""
+
+    async def residency(self) -> dict[str, list[Residency]]:
+        """What is resident where, as the cache knows it."""
+
+    async def close(self) -> None:
+        """Ends the connections."""
