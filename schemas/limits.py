@@ -24,8 +24,8 @@ METADATA_CHARACTERS = 4096
 """What Kafka takes as metadata of a committed offset."""
 STOP_STRINGS = 16
 STOP_CHARACTERS = 128
-PARTITIONS = 256
-"""The largest N."""
+PARTITIONS = 64
+"""The largest N: the origin map of a partition (3 N entries) must fit the metadata of a committed offset."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
 """A model's, kind's or device's name."""

@@ -1,0 +1,76 @@
+"""Keeps a small table up to date from a compacted topic: read to its end at start, followed live afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from llmos.infra.log.port import Place, Reader, Record
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.transactional import read_to_end
+from llmos.schemas.base import Codec
+from llmos.schemas.errors import RecordError
+
+log = structlog.get_logger()
+
+
+class Table:
+    """The latest value of every key of a one-partition compacted topic."""
+
+    def __init__(self, topic: str, codec: Codec, changed: Callable[[str, Any | None], None] | None = None) -> None:
+        self.place = Place(topic, 0)
+        self._codec = codec
+        self._changed = changed
+        self._rows: dict[str, Any] = {}
+
+    @property
+    def rows(self) -> Mapping[str, Any]:
+        """Key → message."""
+        return self._rows
+
+    def take(self, record: Record) -> None:
+        """Applies one record: a value replaces, none deletes; what cannot be read is logged and left out."""
+        key = (record.key or b"").decode(errors="replace")
+        if record.value is None:
+            self._rows.pop(key, None)
+            value = None
+        else:
+            try:
+                value = self._codec.decode(record.value)
+            except RecordError as problem:
+                log.warning("table_record_unreadable", topic=self.place.topic, offset=record.offset, error=str(problem))
+                return
+            self._rows[key] = value
+        if self._changed is not None:
+            self._changed(key, value)
+
+
+class Follower:
+    """Follows tables with one reader of its own."""
+
+    def __init__(self, ctx: Context, tables: list[Table]) -> None:
+        self._ctx = ctx
+        self._tables = {table.place: table for table in tables}
+
+    async def load(self) -> dict[Place, int]:
+        """Reads the tables to their ends as of now; gives where to go on."""
+        begins = await self._ctx.log.begins(list(self._tables))
+        return await read_to_end(self._ctx, begins, self.take)
+
+    def take(self, record: Record) -> None:
+        """Applies one record to its table."""
+        self._tables[record.place].take(record)
+
+    async def follow(self, starts: Mapping[Place, int]) -> None:
+        """Applies what comes, until cancelled."""
+        reader: Reader = self._ctx.log.reader()
+        try:
+            reader.assign(starts)
+            while True:
+                for records in (await reader.read(timeout=5.0)).values():
+                    for record in records:
+                        self.take(record)
+        finally:
+            await reader.close()

@@ -1,0 +1,1 @@
+"""Which submissions get credits, and when a paused lane goes on: pure functions in `credits`."""

@@ -1,0 +1,56 @@
+"""Admission by counts, for when the ledger is away: the scheduler's live counts and what was admitted since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
+from llmos.schemas.job import Lane
+
+
+class Granted(NamedTuple):
+    """How many of the holds, from the front, may go, and what the lanes hold then."""
+
+    count: int
+    use: dict[Lane, LaneUse]
+
+
+def fits(use: Mapping[Lane, LaneUse], lane: Lane, size: int, limits: Limits) -> bool:
+    """Whether one more submission fits into its lane's own credits or, beyond them, into the shared overflow.
+
+    An empty lane takes anything, so that nothing waits for ever.
+    """
+    own = use.get(lane, LaneUse(0, 0))
+    if own.jobs == 0:
+        return True
+    limit = limits.lanes[lane]
+    if own.jobs + 1 <= limit.jobs and own.bytes + size <= limit.bytes:
+        return True
+    over_jobs, over_bytes = 0, 0
+    for name, held in use.items():
+        jobs, bytes_ = (held.jobs + 1, held.bytes + size) if name == lane else held
+        over_jobs += max(jobs - limits.lanes[name].jobs, 0)
+        over_bytes += max(bytes_ - limits.lanes[name].bytes, 0)
+    return over_jobs <= limits.overflow.jobs and over_bytes <= limits.overflow.bytes
+
+
+def grant(use: Mapping[Lane, LaneUse], holds: Sequence[Hold], limits: Limits) -> Granted:
+    """Grants holds in order until one does not fit."""
+    now = dict(use)
+    for count, hold in enumerate(holds):
+        if not fits(now, hold.lane, hold.size, limits):
+            return Granted(count, now)
+        own = now.get(hold.lane, LaneUse(0, 0))
+        now[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+    return Granted(len(holds), now)
+
+
+def may_resume(use: Mapping[Lane, LaneUse], lane: Lane, limits: Limits, fraction: float) -> bool:
+    """Hysteresis: a paused lane goes on when `fraction` of its own credits is free, or when it holds nothing."""
+    own = use.get(lane, LaneUse(0, 0))
+    limit: Limit = limits.lanes[lane]
+    if own.jobs == 0:
+        return True
+    free_jobs = max(1.0, limit.jobs * fraction)
+    return own.jobs <= limit.jobs - free_jobs and own.bytes <= limit.bytes * (1.0 - fraction)

@@ -1,0 +1,68 @@
+"""The interface of a task kind: everything about it that is decided without running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from llmos.schemas.base import JSON
+from llmos.schemas.errors import InvalidRequest
+
+Counter = Callable[[Sequence[str]], Sequence[int]]
+"""Token counts of texts, exact or estimated."""
+
+
+class PartPlan(NamedTuple):
+    """A part of a job before it is sealed."""
+
+    first_item: int
+    items: int
+    body: bytes
+    """MessagePack of the kind's input, for these items only."""
+    input_tokens: int
+    max_output_tokens: int
+    longest_item_tokens: int
+    """What the longest item needs of the model's context."""
+
+
+class Kind(Protocol):
+    """A task kind."""
+
+    name: str
+    needs_model: bool
+
+    def read(self, body: bytes, content_type: str) -> Any:
+        """The input in `body`. Raises `InvalidRequest`."""
+
+    def plan(self, request: Any, count: Counter, items_per_part: int) -> list[PartPlan]:
+        """The parts of a request, in order."""
+
+    def answer_bytes(self, request: Any, parts: Sequence[PartPlan]) -> int:
+        """An upper estimate of the answer's items, in bytes."""
+
+
+def read_input(type_: type[msgspec.Struct], body: bytes, content_type: str) -> Any:
+    """Decodes a payload.
+
+    Raises:
+        InvalidRequest: it is not what the kind takes; says where and why.
+    """
+    decode = msgspec.json.decode if content_type == JSON else msgspec.msgpack.decode
+    try:
+        return decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        text = str(problem)
+        where = text.rpartition("`$")[2].rstrip("`") if "`$" in text else ""
+        raise InvalidRequest(where=f"input{where}", problem=text[:500]) from None
+
+
+def items_of(texts: str | list[str]) -> list[str]:
+    """One text or many, as many."""
+    return [texts] if isinstance(texts, str) else texts
+
+
+def chunks(count: int, size: int) -> list[tuple[int, int]]:
+    """(first, count) of each piece of at most `size`."""
+    return [(first, min(size, count - first)) for first in range(0, count, size)]
