@@ -155,6 +155,10 @@ class Scheduler(_Group):
 class Worker(_Group):
     """One device's worker."""
 
+    device: str = Field(
+        "cpu:0/1",
+        description="the device of this process: `cpu:k/n` is share k of the CPU's cores split into n",
+    )
     budget_bytes: AtLeastOne = Field(
         1024 * 1024 * 1024, description="memory for resident models per device, in bytes"
     )
