@@ -19,6 +19,8 @@ class Model(Message, frozen=True, kw_only=True, tag="model/1"):
     parameters: Count
     weight_bytes: Count
     context_tokens: Count
+    width: Count = 0
+    """Hidden size: the length of an embedding."""
     dtype: str
     licence: str = ""
     damaged: ErrorInfo | None = None

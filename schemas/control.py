@@ -53,5 +53,12 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain/1"):
     at: Seconds
 
 
+def signed_control(message: Cancel | Query) -> bytes:
+    """What the MAC of a cancel or a query covers."""
+    if isinstance(message, Cancel):
+        return msgspec.msgpack.encode(["llmos-cancel-1", message.tenant, message.job_id, message.at])
+    return msgspec.msgpack.encode(["llmos-query-1", message.tenant, message.id, message.what, message.job_id])
+
+
 CONTROL = Codec.of(Cancel, CancelTask, Query, Drain)
 REPLY = Codec.of(Reply)

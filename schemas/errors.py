@@ -69,6 +69,13 @@ class TooLarge(RefusedError):
     code = "too_large"
 
 
+class PayloadDamaged(RefusedError):
+    """The payload's CRC32C is {found:08x} and the request says {said:08x}: it was damaged on its way, send it again."""
+
+    code = "payload_damaged"
+    retryable = True
+
+
 class ReplyTopicForbidden(RefusedError):
     """Replies may not go to topic {topic!r}; allowed prefixes are {prefixes}."""
 

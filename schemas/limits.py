@@ -29,6 +29,8 @@ PARTITIONS = 64
 
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
 """A model's, kind's or device's name."""
+ModelRef = Annotated[str, Meta(max_length=256)]
+"""How a client names a model: name, alias or identity."""
 TenantName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
 TopicName = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]

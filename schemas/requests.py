@@ -10,6 +10,7 @@ from llmos.schemas.limits import (
     Crc32c,
     Digest,
     Key,
+    ModelRef,
     Name,
     Payload,
     Priority,
@@ -28,7 +29,7 @@ class Request(Message, frozen=True, kw_only=True, tag="request/1"):
     request_id: RequestId
     tenant: TenantName
     kind: Name
-    model: str = ""
+    model: ModelRef = ""
     """Name, alias or identity."""
     input: msgspec.Raw = msgspec.Raw()
     payload: Payload = b""

@@ -64,6 +64,9 @@ class Redis(_Group):
     timeout_seconds: Positive = Field(
         1.0, description="a call unanswered for this long counts as Redis being away"
     )
+    connect_seconds: Positive = Field(
+        60.0, description="how long a service tries to reach Redis at start before it gives up"
+    )
     prefix: str = Field("llmos:", description="put before every key")
 
 
@@ -209,6 +212,9 @@ class Telemetry(_Group):
         0, description="its port; 0: a free one, written to the state directory"
     )
     drain_seconds: Positive = Field(20.0, description="how long a service may finish its work after SIGTERM")
+    live_seconds: Positive = Field(
+        30.0, description="a loop that takes no turn for this long makes its service not live"
+    )
 
 
 class Embedded(_Group):

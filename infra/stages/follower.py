@@ -74,3 +74,16 @@ class Follower:
                         self.take(record)
         finally:
             await reader.close()
+
+
+async def follow_from_end(ctx: Context, place: Place, take: Callable[[Record], None]) -> None:
+    """Feeds `take` with what is appended to `place` from now on, until cancelled."""
+    reader: Reader = ctx.log.reader()
+    try:
+        reader.assign(await ctx.log.ends([place]))
+        while True:
+            for records in (await reader.read(timeout=5.0)).values():
+                for record in records:
+                    take(record)
+    finally:
+        await reader.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llmos.infra.log.port import Commit, Log, Place
+from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Instance
-from llmos.schemas.errors import CommitMissing
+from llmos.schemas.errors import CommitMissing, LayoutMismatch
 
 
 def owned(instance: Instance, partitions: int) -> list[int]:
@@ -36,3 +37,16 @@ async def starts(log: Log, group: str, places: Iterable[Place]) -> dict[Place, C
             raise CommitMissing(group=group, topic=place.topic, partition=place.partition)
         result[place] = commit
     return result
+
+
+async def partitions_of(ctx: Context, topic: str) -> int:
+    """How many partitions a topic of the table has.
+
+    Raises:
+        LayoutMismatch: it does not exist, or has another number than the settings say.
+    """
+    found = await ctx.log.partitions(topic)
+    wanted = ctx.settings.kafka.partitions
+    if found != wanted:
+        raise LayoutMismatch(what=f"topic {topic}", found=f"{found or 0} partitions", wanted=wanted)
+    return found

@@ -1,6 +1,6 @@
 """Task kinds: one file a kind, behind the interface in `base`; `registry` knows them all.
 
-A kind says how its input is read, how a list is split into parts, what a part will cost, and how large the answer may
+`parts` seals the parts of a job and opens them. A kind says how its input is read, how a list is split into parts, what a part will cost, and how large the answer may
 get. How it runs on a device is the worker's: `services/worker/runners`.
 """
 

@@ -39,8 +39,8 @@ class Kind(Protocol):
     def plan(self, request: Any, count: Counter, items_per_part: int) -> list[PartPlan]:
         """The parts of a request, in order."""
 
-    def answer_bytes(self, request: Any, parts: Sequence[PartPlan]) -> int:
-        """An upper estimate of the answer's items, in bytes."""
+    def answer_bytes(self, request: Any, parts: Sequence[PartPlan], width: int) -> int:
+        """An upper estimate of the answer's items, in bytes; `width` is the model's hidden size, 0 if unknown."""
 
 
 def read_input(type_: type[msgspec.Struct], body: bytes, content_type: str) -> Any:

@@ -29,6 +29,6 @@ class Echo:
             for first, n in chunks(len(texts), items_per_part)
         ]
 
-    def answer_bytes(self, request: EchoInput, parts: Sequence[PartPlan]) -> int:
+    def answer_bytes(self, request: EchoInput, parts: Sequence[PartPlan], width: int) -> int:
         """As large as the input."""
         return sum(len(part.body) for part in parts) + 32 * sum(part.items for part in parts)

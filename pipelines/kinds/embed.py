@@ -9,8 +9,10 @@ import msgspec
 from llmos.pipelines.kinds.base import Counter, PartPlan, chunks, items_of, read_input
 from llmos.schemas.tasks import EmbedInput
 
-BYTES_PER_ITEM = 9 * 4096 + 64
-"""A vector of 4,096 numbers as MessagePack float64."""
+BYTES_PER_NUMBER = 9
+"""A MessagePack float64."""
+WIDEST = 4096
+"""The width that is assumed where the model's is unknown."""
 
 
 class Embed:
@@ -40,6 +42,6 @@ class Embed:
             for first, n in chunks(len(texts), items_per_part)
         ]
 
-    def answer_bytes(self, request: EmbedInput, parts: Sequence[PartPlan]) -> int:
+    def answer_bytes(self, request: EmbedInput, parts: Sequence[PartPlan], width: int) -> int:
         """A vector per item."""
-        return BYTES_PER_ITEM * sum(part.items for part in parts)
+        return ((width or WIDEST) * BYTES_PER_NUMBER + 64) * sum(part.items for part in parts)

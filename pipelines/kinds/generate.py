@@ -39,6 +39,6 @@ class Generate:
             for i, (prompt, tokens) in enumerate(zip(prompts, count(prompts), strict=True))
         ]
 
-    def answer_bytes(self, request: GenerateInput, parts: Sequence[PartPlan]) -> int:
+    def answer_bytes(self, request: GenerateInput, parts: Sequence[PartPlan], width: int) -> int:
         """The longest outputs."""
         return len(parts) * (request.max_tokens * BYTES_PER_TOKEN + 128)

@@ -1,0 +1,72 @@
+-- Shared by the ledger's scripts: this text stands before each of them.
+--
+-- A hold is a field of the hash `holds` ("lane:size:granted_at:tenant"), its end a member of the sorted set `ends`, and
+-- the sums per lane fields of the hash `use`. Whatever changes a hold changes all three in the same script, so the sums
+-- never stand without their entries. Times are Redis's own, in seconds. ARGV[1] is the caller's nonce, and the first
+-- element of every result.
+
+local LANES = {'interactive', 'standard', 'batch'}
+local EXPIRE_AT_MOST = 1000
+
+local function now()
+    local t = redis.call('TIME')
+    return tonumber(t[1]) + tonumber(t[2]) / 1000000
+end
+
+-- Numbers as Redis takes them: never in scientific notation, times to the microsecond.
+local function whole(x) return string.format('%.0f', x) end
+local function instant(x) return string.format('%.6f', x) end
+
+local function entry(lane, size, granted_at, tenant)
+    return lane .. ':' .. whole(size) .. ':' .. instant(granted_at) .. ':' .. tenant
+end
+
+local function parse(text)
+    local lane, size, granted_at = string.match(text, '^(%a+):(%d+):([%d.]+):')
+    return lane, tonumber(size), tonumber(granted_at)
+end
+
+-- lane → {jobs, bytes}, from the sums.
+local function read_use(use_key)
+    local use = {}
+    for _, lane in ipairs(LANES) do
+        local v = redis.call('HMGET', use_key, lane .. ':jobs', lane .. ':bytes')
+        use[lane] = {tonumber(v[1] or '0'), tonumber(v[2] or '0')}
+    end
+    return use
+end
+
+local function write_use(use_key, use)
+    for _, lane in ipairs(LANES) do
+        redis.call('HSET', use_key, lane .. ':jobs', whole(use[lane][1]), lane .. ':bytes', whole(use[lane][2]))
+    end
+end
+
+-- Removes a hold and what it counted for in `use` (a table); whether it was there.
+local function drop(id, use)
+    local text = redis.call('HGET', KEYS[1], id)
+    redis.call('ZREM', KEYS[2], id)
+    if not text then return false end
+    redis.call('HDEL', KEYS[1], id)
+    local lane, size = parse(text)
+    use[lane][1] = use[lane][1] - 1
+    use[lane][2] = use[lane][2] - size
+    return true
+end
+
+-- The sums, after what has run out is taken back. Where the three do not fit together (a key was evicted or deleted),
+-- all is emptied, and the generation with it, so that the scheduler puts back what is live.
+local function settle(at)
+    local use = read_use(KEYS[3])
+    local jobs = 0
+    for _, lane in ipairs(LANES) do jobs = jobs + use[lane][1] end
+    if redis.call('HLEN', KEYS[1]) ~= jobs or redis.call('ZCARD', KEYS[2]) ~= jobs then
+        redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+        return read_use(KEYS[3])
+    end
+    local over = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', instant(at), 'LIMIT', 0, EXPIRE_AT_MOST)
+    for _, id in ipairs(over) do drop(id, use) end
+    if #over > 0 then write_use(KEYS[3], use) end
+    return use
+end
+

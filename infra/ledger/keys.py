@@ -1,0 +1,49 @@
+"""Every key of the ledger in Redis, made in one place; `{ledger}` keeps them in one slot of a cluster."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Keys(NamedTuple):
+    """Key names under a prefix."""
+
+    holds: str
+    """Hash: hold id → "lane:size:granted_at:tenant"."""
+    ends: str
+    """Sorted set: hold id by the Redis time at which it is taken back."""
+    use: str
+    """Hash: "<lane>:jobs" and "<lane>:bytes" → sums over `holds`."""
+    generation: str
+    """String: a random name; gone when the ledger was emptied."""
+    residency: str
+    """Hash: "<device>:<identity>" → MessagePack of a `Residency`."""
+    devices: str
+    """Hash: device → MessagePack of [incarnation, its fields in `residency`]."""
+    probe: str
+    """String: written to see whether the ledger takes writes."""
+
+    @staticmethod
+    def under(prefix: str) -> Keys:
+        """The keys of the ledger with this prefix."""
+        return Keys(*(f"{prefix}{{ledger}}:{name}" for name in Keys._fields))
+
+    @property
+    def credits(self) -> tuple[str, ...]:
+        """What the scripts about holds touch, in their order."""
+        return (self.holds, self.ends, self.use, self.generation)
+
+    @property
+    def cache(self) -> tuple[str, ...]:
+        """What the scripts about residency touch, in their order."""
+        return (self.residency, self.devices)
+
+
+def resident_field(device: str, identity: str) -> str:
+    """A model on a device in the hash `residency`."""
+    return f"{device}:{identity}"
+
+
+def device_of(field: str, identity: str) -> str:
+    """The device in a field of the hash `residency` (device names may hold colons)."""
+    return field[: -len(identity) - 1]

@@ -1,0 +1,126 @@
+"""The ledger in memory, for tests and simulations: the same behaviour, on the clock it is given."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llmos.infra.ledger.port import Hold, LaneUse, LedgerAway, Limits
+from llmos.infra.log.port import Clock
+from llmos.schemas.job import LANES, Lane
+from llmos.schemas.telemetry import Residency
+
+
+@dataclass(slots=True)
+class _Held:
+    hold: Hold
+    granted_at: float
+    ends_at: float
+
+
+class MemoryLedger:
+    """Keeps the port `Ledger`. `away`: while set, every call raises `LedgerAway`."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.away = False
+        self._clock = clock
+        self._names = itertools.count(1)
+        self._holds: dict[str, _Held] = {}
+        self._generation: str | None = None
+        self._residency: dict[str, tuple[int, list[Residency]]] = {}
+
+    def flush(self) -> None:
+        """Empties the ledger, as an operator or a crash may at any moment."""
+        self._holds.clear()
+        self._generation = None
+        self._residency.clear()
+
+    async def hold(self, holds: Sequence[Hold], limits: Limits, seconds: float) -> int:
+        """Takes credits in order, until one does not fit; gives how many were granted."""
+        now = self._settle()
+        use = self._use()
+        for granted, hold in enumerate(holds):
+            known = self._holds.get(hold.id)
+            if known is not None:
+                known.granted_at, known.ends_at = now, now + seconds
+                continue
+            if not _fits(use, hold, limits):
+                return granted
+            own = use[hold.lane]
+            use[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+            self._holds[hold.id] = _Held(hold, now, now + seconds)
+        return len(holds)
+
+    async def release(self, ids: Sequence[str]) -> None:
+        """Gives credits back; unknown ids are nothing to it."""
+        self._settle()
+        for id_ in ids:
+            self._holds.pop(id_, None)
+
+    async def use(self) -> dict[Lane, LaneUse]:
+        """What is held per lane."""
+        self._settle()
+        return self._use()
+
+    async def generation(self) -> str | None:
+        """The name that `reconcile` wrote; None after the ledger was emptied."""
+        self._settle()
+        return self._generation
+
+    async def reconcile(self, live: Sequence[Hold], seconds: float, grace_seconds: float) -> str:
+        """Makes the ledger hold what is live; gives the generation, a new one where there was none."""
+        now = self._settle()
+        for hold in live:
+            self._holds[hold.id] = _Held(hold, now, now + seconds)
+        ids = {hold.id for hold in live}
+        self._holds = {
+            id_: held for id_, held in self._holds.items() if id_ in ids or now - held.granted_at <= grace_seconds
+        }
+        if self._generation is None:
+            self._generation = f"memory-{next(self._names)}"
+        return self._generation
+
+    async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
+        """Replaces what `device` has resident; False when a higher incarnation wrote."""
+        self._settle()
+        if device in self._residency and self._residency[device][0] > incarnation:
+            return False
+        self._residency[device] = (incarnation, list(residents))
+        return True
+
+    async def residency(self) -> dict[str, list[Residency]]:
+        """What is resident where, as the cache knows it."""
+        self._settle()
+        return {device: list(residents) for device, (_, residents) in self._residency.items() if residents}
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _settle(self) -> float:
+        """Takes back what has run out; gives the time. Raises `LedgerAway` while it is away."""
+        if self.away:
+            raise LedgerAway("the ledger is away")
+        now = self._clock.now()
+        self._holds = {id_: held for id_, held in self._holds.items() if held.ends_at > now}
+        return now
+
+    def _use(self) -> dict[Lane, LaneUse]:
+        use = {lane: LaneUse(0, 0) for lane in LANES}
+        for held in self._holds.values():
+            own = use[held.hold.lane]
+            use[held.hold.lane] = LaneUse(own.jobs + 1, own.bytes + held.hold.size)
+        return use
+
+
+def _fits(use: dict[Lane, LaneUse], hold: Hold, limits: Limits) -> bool:
+    """The rule of `pipelines/admission/credits.py:fits`; the conformance kit holds ledgers and rule together."""
+    if use[hold.lane].jobs == 0:
+        return True
+    after = use | {hold.lane: LaneUse(use[hold.lane].jobs + 1, use[hold.lane].bytes + hold.size)}
+    limit = limits.lanes[hold.lane]
+    if after[hold.lane].jobs <= limit.jobs and after[hold.lane].bytes <= limit.bytes:
+        return True
+    over_jobs = sum(max(held.jobs - limits.lanes[lane].jobs, 0) for lane, held in after.items())
+    over_bytes = sum(max(held.bytes - limits.lanes[lane].bytes, 0) for lane, held in after.items())
+    return over_jobs <= limits.overflow.jobs and over_bytes <= limits.overflow.bytes

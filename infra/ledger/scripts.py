@@ -1,0 +1,33 @@
+"""Loads the `.lua` files: the text that Redis is given, and the SHA-1 under which it keeps it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import NamedTuple
+
+_DIRECTORY = Path(__file__).parent
+
+
+class Script(NamedTuple):
+    """A script as Redis knows it."""
+
+    name: str
+    text: bytes
+    sha: str
+
+    @staticmethod
+    def named(name: str) -> Script:
+        """`common.lua` and `<name>.lua`, one after the other."""
+        text = b"\n".join((_DIRECTORY / f"{part}.lua").read_bytes() for part in ("common", name))
+        return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+HOLD = Script.named("hold")
+RELEASE = Script.named("release")
+USE = Script.named("use")
+GENERATION = Script.named("generation")
+RECONCILE = Script.named("reconcile")
+PUT_RESIDENCY = Script.named("put_residency")
+RESIDENCY = Script.named("residency")
+PROBE = Script.named("probe")

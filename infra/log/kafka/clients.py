@@ -1,0 +1,114 @@
+"""aiokafka's clients with our options, started and stopped within a time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+
+from llmos.infra.log.kafka.errors import RAISED, describe
+from llmos.infra.log.sizes import BATCH_BYTES, SLACK_BYTES
+from llmos.infra.settings.tree import Kafka
+from llmos.schemas.limits import RECORD_BYTES
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 5.0
+"""`stop` of aiokafka waits through an outage of the broker; we do not."""
+RETRY_SECONDS = 0.05
+"""Between two tries of a question."""
+_PRODUCER: dict[str, Any] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "linger_ms": 0,  # more makes it slower: batches form by themselves while one is on its way
+    "max_batch_size": BATCH_BYTES,
+    "max_request_size": RECORD_BYTES + SLACK_BYTES,
+}
+
+
+class Clients:
+    """Makes clients of one name for one set of settings."""
+
+    def __init__(self, settings: Kafka, client: str) -> None:
+        self.settings = settings
+        self._common: dict[str, Any] = {
+            "bootstrap_servers": settings.bootstrap,
+            "client_id": client,
+            "request_timeout_ms": round(settings.request_seconds * 1000),
+        }
+
+    def client(self) -> Any:
+        """A bare client, for questions."""
+        return AIOKafkaClient(**self._common)
+
+    def producer(self) -> Any:
+        """An idempotent producer."""
+        return AIOKafkaProducer(**self._common, **_PRODUCER)
+
+    def transactional(self, wire_name: str) -> Any:
+        """A transactional producer.
+
+        Its transactions outlive an unanswered request, so that we, not the broker, say that one is ambiguous.
+        """
+        return AIOKafkaProducer(
+            **self._common,
+            **_PRODUCER,
+            transactional_id=wire_name,
+            transaction_timeout_ms=round(self.settings.request_seconds * 2000),
+            retry_backoff_ms=5,  # the default, 100, is what a start after a crash would wait for the old one's end
+        )
+
+    def consumer(self, group: str | None) -> Any:
+        """A reader's consumer: places by hand, committed records only, nothing reset by itself."""
+        return AIOKafkaConsumer(
+            **self._common,
+            group_id=group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=RECORD_BYTES + SLACK_BYTES,
+        )
+
+    def oracle(self) -> Any:
+        """A consumer that is asked for offsets only: its ends are those of the log, open transactions included."""
+        return AIOKafkaConsumer(
+            **self._common,
+            group_id=None,
+            enable_auto_commit=False,
+            isolation_level="read_uncommitted",
+            retry_backoff_ms=20,
+        )
+
+
+async def stop_consumer(consumer: Any) -> None:
+    """Ends a consumer within `STOP_SECONDS`."""
+    await _bounded("consumer", consumer.stop())
+
+
+async def stop_client(client: Any) -> None:
+    """Ends a bare client within `STOP_SECONDS`."""
+    await _bounded("client", client.close())
+
+
+async def stop_producer(producer: Any) -> None:
+    """Ends a producer within twice `STOP_SECONDS`; what it could not send by then is not sent."""
+    if await _bounded("producer", producer.stop()):
+        return
+    sender = producer._sender.sender_task
+    if sender is not None:
+        # `stop` was waiting for deliveries; without this the sender would try for ever.
+        sender.cancel()
+    await _bounded("producer's connections", producer.client.close())
+
+
+async def _bounded(what: str, stopping: Any) -> bool:
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await stopping
+    except RAISED as error:
+        log.warning("kafka_stop_failed", what=what, problem=describe(error))
+        return False
+    return True

@@ -1,0 +1,159 @@
+"""A transactor of the log in memory: fenced by a newer one of its name, all or nothing, markers take an offset."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from llmos.infra.log.memory.faults import Fate
+from llmos.infra.log.memory.life import Crashed, Life
+from llmos.infra.log.memory.store import Partition, Transaction
+from llmos.infra.log.memory.writes import Refused, Writes
+from llmos.infra.log.port import Out, Place, Unwritable
+from llmos.infra.log.sizes import excess
+from llmos.schemas.errors import Ambiguous, Fenced
+
+if TYPE_CHECKING:
+    from llmos.infra.log.memory.broker import MemoryBroker
+
+
+class MemoryTransactor:
+    """Writes transactions under one name; belongs to one task."""
+
+    def __init__(self, broker: MemoryBroker, life: Life, writes: Writes, client: str, name: str, epoch: int) -> None:
+        self._broker = broker
+        self._life = life
+        self._writes = writes
+        self._client = client
+        self._name = name
+        self._epoch = epoch
+        self._over: str | None = None
+        self._running: asyncio.Task[dict[Place, int]] | None = None
+
+    async def transact(self, batches: Mapping[Place, Sequence[Out]]) -> dict[Place, int]:
+        """Writes all or nothing; gives the offset of the first record per place.
+
+        Raises:
+            Fenced: a newer transactor of this name exists; nothing was written.
+            Unwritable: one place refuses its records; nothing was written, go on without.
+            Ambiguous: nobody knows; from then on always.
+        """
+        await self._life.gate()
+        if self._running is not None:
+            await asyncio.wait([self._running])
+        if self._over is not None:
+            raise Ambiguous(operation=f"transaction of {self._name}", problem=self._over)
+        work = {place: list(outs) for place, outs in batches.items() if outs}
+        if not work:
+            return {}
+        # As over Kafka: a caller's cancellation does not end the transaction, only the process's death does.
+        task = asyncio.create_task(self._transact(work), name=f"transact {self._name}")
+        self._running = task
+        task.add_done_callback(self._ran)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if self._life.crashed:
+                raise Crashed from None
+            raise
+
+    def _ran(self, task: asyncio.Task[dict[Place, int]]) -> None:
+        self._running = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            self._over = "it was cancelled"
+        elif error is not None and not isinstance(error, Unwritable):
+            self._over = str(error) or type(error).__name__
+
+    async def _transact(self, batches: dict[Place, list[Out]]) -> dict[Place, int]:
+        operation = f"transaction of {self._name}"
+        try:
+            async with asyncio.timeout(self._broker.request_seconds):
+                partitions = self._check(batches)
+                transaction = self._begin()
+                firsts = await self._deliver(transaction, partitions, batches)
+        except Refused:
+            raise Fenced(what=f"Transactor {self._name}") from None
+        except TimeoutError:
+            raise Ambiguous(operation=operation, problem="no answer") from None
+        try:
+            async with asyncio.timeout(self._broker.request_seconds):
+                await self._writes.write("end", None, lambda fate: self._commit(transaction, fate))
+        except (Refused, TimeoutError) as problem:
+            raise Ambiguous(operation=f"commit of a {operation}", problem=str(problem) or "no answer") from None
+        return firsts
+
+    def _check(self, batches: dict[Place, list[Out]]) -> dict[Place, Partition]:
+        found: dict[Place, Partition] = {}
+        for place, outs in batches.items():
+            if (problem := excess(outs)) is not None:
+                raise Unwritable(place, problem)
+            partition = self._broker.find(place)
+            if partition is None:
+                count = self._broker.partitions(place.topic)
+                raise Unwritable(
+                    place, "there is no such topic" if count is None else f"the topic has {count} partitions"
+                )
+            found[place] = partition
+        return found
+
+    def _begin(self) -> Transaction:
+        if not self._broker.current(self._name, self._epoch):
+            raise Refused("fenced", fenced=True)
+        return self._broker.begin(self._name, self._epoch, self._client)
+
+    async def _deliver(
+        self, transaction: Transaction, partitions: dict[Place, Partition], batches: dict[Place, list[Out]]
+    ) -> dict[Place, int]:
+        """All places side by side; a refusal of one aborts."""
+        created = self._broker.clock.now()
+
+        def append(place: Place, _: Fate) -> int:
+            if transaction.state != "open" or not self._broker.current(self._name, self._epoch):
+                raise Refused("fenced", fenced=True)
+            if (reason := partitions[place].refusal(batches[place])) is not None:
+                raise Refused(reason)
+            return partitions[place].append(
+                batches[place], self._client, created, self._broker.clock.now(), transaction
+            )
+
+        results = await asyncio.gather(
+            *(self._writes.write("deliver", place, partial(append, place)) for place in batches),
+            return_exceptions=True,
+        )
+        firsts: dict[Place, int] = {}
+        refused: Unwritable | None = None
+        for place, result in zip(batches, results, strict=True):
+            if isinstance(result, Refused) and not result.fenced:
+                refused = refused or Unwritable(place, str(result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                firsts[place] = result
+        if refused is not None:
+            await self._writes.write("end", None, lambda fate: self._abort(transaction, fate))
+            raise refused
+        return firsts
+
+    def _commit(self, transaction: Transaction, fate: Fate) -> None:
+        if transaction.state != "open" or not self._broker.current(self._name, self._epoch):
+            raise Refused("fenced", fenced=True)
+        self._broker.decide(transaction, commit=True, marker_after=fate.marker_after)
+
+    def _abort(self, transaction: Transaction, fate: Fate) -> None:
+        if transaction.state != "open":
+            raise Refused("fenced", fenced=True)
+        self._broker.decide(transaction, commit=False, marker_after=fate.marker_after)
+
+    def cancel(self) -> None:
+        """The process is gone."""
+        if self._running is not None:
+            self._running.cancel()
+
+    async def close(self) -> None:
+        """Lets what runs come to its end, which is bounded by the log's time-outs."""
+        self._over = self._over or "it is closed"
+        if self._running is not None:
+            await asyncio.wait([self._running])

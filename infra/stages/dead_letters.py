@@ -1,0 +1,42 @@
+"""Makes dead letters: what a stage could not use, with its reason and origin, sealed under the system key."""
+
+from __future__ import annotations
+
+from llmos.infra.crypto.blobs import seal_blob
+from llmos.infra.log.port import Out, Record
+from llmos.infra.runtime.context import Context
+from llmos.schemas.base import encode
+from llmos.schemas.dead import DeadLetter
+from llmos.schemas.errors import LlmosError
+from llmos.schemas.job import ErrorInfo, Origin
+from llmos.schemas.limits import RECORD_BYTES
+
+_ROOM = RECORD_BYTES - 256 * 1024
+_HEADERS = 32
+_HEADER_BYTES = 1024
+_KEY_BYTES = 4096
+
+
+def error_info(error: LlmosError) -> ErrorInfo:
+    """An error as it travels."""
+    return ErrorInfo(code=error.code, message=str(error)[:2048], retryable=error.retryable)
+
+
+def dead_letter(ctx: Context, record: Record, error: LlmosError) -> Out:
+    """The dead letter of `record`, keyed by its origin."""
+    origin = Origin(record.place.topic, record.place.partition, record.offset)
+    name = f"{origin.topic}:{origin.partition}:{origin.offset}".encode()
+    value = record.value or b""
+    key_id, sealed = seal_blob(ctx.keyring, name, value[:_ROOM])
+    letter = DeadLetter(
+        origin=origin,
+        stage=ctx.service,
+        error=error_info(error),
+        at=ctx.clock.now(),
+        key=(record.key or b"")[:_KEY_BYTES],
+        value=sealed,
+        key_id=key_id,
+        size=len(value),
+        headers=[(name[:256], body[:_HEADER_BYTES]) for name, body in record.headers[:_HEADERS]],
+    )
+    return Out(name, encode(letter))

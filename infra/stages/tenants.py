@@ -1,0 +1,34 @@
+"""The table of tenants, followed live, with their secrets opened once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.secrets import unwrap_secret
+from llmos.infra.stages.follower import Table
+from llmos.schemas import topics
+from llmos.schemas.catalog import TENANTS, Tenant
+
+
+class TenantTable:
+    """Tenants by name."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._secrets: dict[str, bytes] = {}
+        self.table = Table(topics.TENANTS, TENANTS, self._changed)
+
+    def named(self, name: str) -> Tenant | None:
+        """The tenant, or None."""
+        return self.table.rows.get(name)
+
+    def secret(self, tenant: Tenant) -> bytes:
+        """The tenant's secret. Raises `EnvelopeRejected` when the keyring cannot open it."""
+        secret = self._secrets.get(tenant.name)
+        if secret is None:
+            secret = self._secrets[tenant.name] = unwrap_secret(self._keyring, tenant)
+        return secret
+
+    def _changed(self, name: str, row: Any | None) -> None:
+        self._secrets.pop(name, None)

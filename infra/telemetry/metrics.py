@@ -1,0 +1,65 @@
+"""Every Prometheus metric once. Names and labels are stable: dashboards, alerts and the docs stand on them.
+
+Base units: seconds, bytes, per second. Labels take few values: never a job, a tenant or a request.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+"""Ours alone: nothing that a library registers appears by accident."""
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
+
+RECORDS = Counter(
+    "llmos_records_total",
+    "Records that a service settled, by what became of them",
+    ["service", "outcome"],
+    registry=REGISTRY,
+)
+RECORD_SECONDS = Histogram(
+    "llmos_record_seconds", "From reading a record to its settlement", ["service"], buckets=SECONDS, registry=REGISTRY
+)
+ANSWERS = Counter("llmos_answers_total", "Answers written, by status", ["status"], registry=REGISTRY)
+ANSWER_SECONDS = Histogram(
+    "llmos_answer_seconds", "From admission to the answer", ["lane"], buckets=SECONDS, registry=REGISTRY
+)
+FIRST_TOKEN_SECONDS = Histogram(
+    "llmos_first_token_seconds",
+    "From admission to the first token (TTFT)",
+    ["lane"],
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+DEAD_LETTERS = Counter("llmos_dead_letters_total", "Records no stage could use", ["stage", "code"], registry=REGISTRY)
+
+IN_FLIGHT = Gauge("llmos_in_flight", "Jobs that hold credits", ["lane"], registry=REGISTRY)
+IN_FLIGHT_BYTES = Gauge("llmos_in_flight_bytes", "Payload bytes that hold credits", ["lane"], registry=REGISTRY)
+WAITING = Gauge("llmos_waiting", "Tasks that wait for a device", ["lane"], registry=REGISTRY)
+LEDGER_AWAY = Gauge("llmos_ledger_away", "1 while the ledger cannot be reached", registry=REGISTRY)
+
+UTILISATION = Gauge("llmos_utilisation", "ρ = λ/μ of a device", ["device"], registry=REGISTRY)
+ARRIVAL_RATE = Gauge("llmos_arrival_rate", "λ of a device, per second", ["device"], registry=REGISTRY)
+SERVICE_RATE = Gauge("llmos_service_rate", "μ of a device, per second", ["device"], registry=REGISTRY)
+RESIDENT_BYTES = Gauge("llmos_resident_bytes", "Bytes of resident models", ["device"], registry=REGISTRY)
+TOKENS = Counter("llmos_tokens_total", "Tokens read and written by models", ["device", "direction"], registry=REGISTRY)
+
+BACKLOG_RECORDS = Gauge("llmos_backlog_records", "Records not read yet", ["topic", "partition"], registry=REGISTRY)
+BACKLOG_RETENTION = Gauge(
+    "llmos_backlog_retention_fraction",
+    "Age of the oldest record not read yet, as a fraction of its topic's retention: at 1 records are lost",
+    ["topic", "partition"],
+    registry=REGISTRY,
+)
+
+LOOP_PROGRESS_AGE = Gauge(
+    "llmos_loop_progress_age_seconds", "Since a loop of this service last took a turn", ["loop"], registry=REGISTRY
+)
+READY = Gauge("llmos_ready", "1 while the service takes work", registry=REGISTRY)
+EVENTS_LOST = Gauge("llmos_events_lost", "Log events left out, since the start", registry=REGISTRY)
+
+
+def render() -> bytes:
+    """All metrics in Prometheus's text format."""
+    return generate_latest(REGISTRY)

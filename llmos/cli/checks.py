@@ -1,0 +1,150 @@
+"""What `llmos doctor` looks at: everything that `llmos up` will need, each with what to do where it is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from llmos.infra.embedded import jars
+from llmos.infra.embedded.java import find_java, version_of
+from llmos.infra.embedded.redis_server import find_server
+from llmos.infra.settings import Settings
+from llmos.pipelines.models.shipped import shipped_models
+from llmos.pipelines.models.store import ModelStore
+from llmos.schemas.errors import ChecksumMismatch, LlmosError, MissingTool
+
+DISK_BYTES = 2 * 1024**3
+"""Room for the log of a small system."""
+CONNECT_SECONDS = 3.0
+
+
+class Check(NamedTuple):
+    """One thing that was looked at."""
+
+    what: str
+    ok: bool
+    found: str
+    """What is there, or how to get it."""
+
+
+def all_checks(settings: Settings) -> list[Check]:
+    """Everything, in the order in which a start needs it. Blocks for a few seconds."""
+    embedded_kafka = not settings.kafka.bootstrap
+    kafka: list[Callable[[Settings], Check]] = [java, kafka_jars] if embedded_kafka else [broker]
+    chosen = [*kafka, redis if not settings.redis.url else redis_address, torch, models, disk, ports]
+    return [check(settings) for check in chosen]
+
+
+def java(settings: Settings) -> Check:
+    """A Java for the embedded broker."""
+    try:
+        found = find_java(settings.embedded.java)
+    except MissingTool as problem:
+        return Check("java", False, str(problem))
+    return Check("java", True, f"{version_of(found)} at {found}")
+
+
+def kafka_jars(settings: Settings) -> Check:
+    """Kafka's jars: in the cache and unchanged, or obtainable."""
+    place = settings.embedded.jars_directory or jars.default_directory()
+    try:
+        wanted = jars.read_lock()
+        there = [jar for jar in wanted if (place / jar.file).is_file()]
+        for jar in there:
+            jars.check(place / jar.file, jar)
+    except ChecksumMismatch as problem:
+        return Check("kafka jars", False, str(problem))
+    if len(there) == len(wanted):
+        return Check("kafka jars", True, f"all {len(wanted)} in {place}, each as recorded")
+    missing = len(wanted) - len(there)
+    if importlib.util.find_spec("jgo") is not None:
+        return Check("kafka jars", True, f"{missing} of {len(wanted)} will be fetched at the first `llmos up`")
+    remedy = "install llmos[embedded], which fetches them, or set kafka.bootstrap"
+    return Check("kafka jars", False, f"{missing} of {len(wanted)} are not in {place}; {remedy}")
+
+
+def broker(settings: Settings) -> Check:
+    """The broker that the settings name."""
+    return _connects("kafka broker", settings.kafka.bootstrap.split(",")[0], "setting kafka.bootstrap")
+
+
+def redis(settings: Settings) -> Check:
+    """A Redis server program."""
+    try:
+        return Check("redis server", True, str(find_server()))
+    except MissingTool as problem:
+        return Check("redis server", False, str(problem))
+
+
+def redis_address(settings: Settings) -> Check:
+    """The Redis that the settings name."""
+    url = settings.redis.url
+    if url.startswith("unix://"):
+        path = url.removeprefix("unix://").partition("?")[0]
+        return Check("redis", Path(path).exists(), f"socket {path} (setting redis.url)")
+    address = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return _connects("redis", address if ":" in address else f"{address}:6379", "setting redis.url")
+
+
+def torch(settings: Settings) -> Check:
+    """torch, which workers run models with; found, not imported."""
+    if importlib.util.find_spec("torch") is not None:
+        return Check("torch", True, "installed")
+    return Check("torch", False, "workers need it: install llmos[worker]; other services run without")
+
+
+def models(settings: Settings) -> Check:
+    """Models that can be used."""
+    directories = [*shipped_models(), *settings.node.models_directories]
+    try:
+        scan = ModelStore(directories).scan()
+    except (LlmosError, OSError) as problem:
+        return Check("models", False, str(problem))
+    names = ", ".join(sorted(manifest.name for manifest in scan.models.values()))
+    if scan.damaged:
+        return Check("models", False, "; ".join(str(problem) for _, problem in scan.damaged))
+    if not names:
+        return Check("models", False, "none; install llmos[demo] or name directories in node.models_directories")
+    return Check("models", True, names)
+
+
+def disk(settings: Settings) -> Check:
+    """Room where the state directory is, or will be."""
+    place = settings.state_directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    found = f"{free / 1024**3:.1f} GiB free at {place}"
+    if not os.access(place, os.W_OK):
+        return Check("disk", False, f"{place} cannot be written; choose another with --state-directory")
+    if free < DISK_BYTES:
+        return Check("disk", False, f"{found}; at least {DISK_BYTES / 1024**3:.0f} GiB are wanted")
+    return Check("disk", True, found)
+
+
+def ports(settings: Settings) -> Check:
+    """Whether a server may listen on the loopback address, and on the one that the settings name."""
+    wanted = (settings.telemetry.host, settings.telemetry.port)
+    for address in (("127.0.0.1", 0), wanted):
+        with socket.socket() as probe:
+            try:
+                probe.bind(address)
+            except OSError as problem:
+                return Check("ports", False, f"{address[0]}:{address[1]} cannot be used: {problem.strerror}")
+    return Check("ports", True, "a server may listen on 127.0.0.1")
+
+
+def _connects(what: str, address: str, setting: str) -> Check:
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        return Check(what, False, f"{address!r} is not host:port ({setting})")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
+            return Check(what, True, f"{address} answers ({setting})")
+    except OSError as problem:
+        return Check(what, False, f"{address} cannot be reached: {problem} ({setting})")

@@ -1,0 +1,168 @@
+"""submit, attach, result, cancel: what a tenant does with jobs."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmos.cli.inputs import MODELS, KindChoice, input_of, texts_of
+from llmos.cli.session import Session, run, session_of
+from llmos.cli.showing import StreamPrinter, event_object, show_answer
+from llmos.client import Answer, Client, Final, JobFailed, Reference, Task, parse_reference
+from llmos.schemas.job import Events
+
+
+class LaneChoice(StrEnum):
+    """The lanes, most urgent first."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="A job id, or job@topic:partition:offset as submit printed it.")
+]
+Tenant = Annotated[str, typer.Option(help="Who asks.")]
+SecretFile = Annotated[
+    Path | None, typer.Option(help="File with the tenant's secret in hexadecimal, where it must sign.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+Wait = Annotated[float, typer.Option(help="How long to wait for the end, in seconds.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this family."""
+    app.command("submit")(submit_command)
+    app.command("attach")(attach_command)
+    app.command("result")(result_command)
+    app.command("cancel")(cancel_command)
+
+
+def submit_command(
+    context: typer.Context,
+    kind: Annotated[KindChoice, typer.Argument(help="What to do.")],
+    text: Annotated[
+        list[str], typer.Argument(help="One text, or several as a list; - reads lines from standard input.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Name, alias or identity; by default the model that ships for the kind.")
+    ] = "",
+    stream: Annotated[bool, typer.Option("--stream", help="Show tokens and states as they come.")] = False,
+    lane: Annotated[LaneChoice, typer.Option(help="How urgent.")] = LaneChoice.STANDARD,
+    priority: Annotated[int, typer.Option(min=0, max=9, help="Within the lane; 9 is the most urgent.")] = 4,
+    timeout: Annotated[float, typer.Option(help="The job expires after so many seconds.")] = 600.0,
+    tenant: Tenant = "demo",
+    secret_file: SecretFile = None,
+    json: Json = False,
+    max_tokens: Annotated[int, typer.Option(min=1, help="generate: tokens per text, at most.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="generate: 0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="generate: of the random choice.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="generate: ends before this text; repeatable.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="Names the work: sent twice, done once.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait for the answer, or only print the job.")] = True,
+) -> None:
+    """Send a job and show its answer."""
+    session = session_of(context)
+    texts = texts_of(text, sys.stdin)
+    events: Events = "tokens" if stream else "states"
+    task = Task(
+        kind=kind.value,
+        input=input_of(kind, texts, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])),
+        model=model or MODELS[kind],
+        lane=lane.value,
+        priority=priority,
+        timeout=timeout,
+        idempotency_key=idempotency_key,
+        events=events,
+    )
+    run(_submit(session, task, tenant, secret_file, wait=wait, stream=stream, json=json))
+
+
+async def _submit(
+    session: Session, task: Task, tenant: str, secret_file: Path | None, *, wait: bool, stream: bool, json: bool
+) -> None:
+    async with session.client(tenant, secret_file) as client:
+        (submission,) = await client.submit_many([task])
+        if not wait:
+            if json:
+                session.line({"job": submission.job_id.hex(), "reference": str(submission)})
+            else:
+                session.out.print(str(submission), markup=False)
+            return
+        session.note(f"job {submission}")
+        # A little beyond the job's own time-out, so that its own answer says that it expired.
+        patience = task.timeout + 30.0
+        if stream:
+            await _follow(session, client, submission, patience, json=json)
+        else:
+            answer = await client.result(submission, patience)
+            show_answer(session, answer, json=json)
+            _check(answer)
+
+
+def attach_command(
+    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", timeout: Wait = 600.0, json: Json = False
+) -> None:
+    """Follow a job's stream to its end; also after it has ended."""
+    session = session_of(context)
+
+    async def attach() -> None:
+        async with session.client(tenant) as client:
+            await _follow(session, client, parse_reference(job), timeout, json=json)
+
+    run(attach())
+
+
+async def _follow(session: Session, client: Client, job: Reference, timeout: float, *, json: bool) -> None:
+    printer = StreamPrinter(session)
+    answer: Answer | None = None
+    async with aclosing(client.stream(job, timeout)) as events:
+        async for event in events:
+            if json:
+                session.line(event_object(event))
+            else:
+                printer.show(event)
+            if isinstance(event, Final):
+                answer = event.answer
+    if answer is not None:
+        _check(answer)
+
+
+def result_command(
+    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", timeout: Wait = 600.0, json: Json = False
+) -> None:
+    """Show a job's answer; waits for it where it is not there yet."""
+    session = session_of(context)
+
+    async def result() -> Answer:
+        async with session.client(tenant) as client:
+            return await client.result(parse_reference(job), timeout)
+
+    answer = run(result())
+    show_answer(session, answer, json=json)
+    _check(answer)
+
+
+def cancel_command(
+    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", secret_file: SecretFile = None
+) -> None:
+    """Ask to end a job; its answer says what became of it."""
+    session = session_of(context)
+
+    async def cancel() -> None:
+        async with session.client(tenant, secret_file) as client:
+            await client.cancel(parse_reference(job))
+
+    run(cancel())
+    session.note("asked; `llmos result` shows the end")
+
+
+def _check(answer: Answer) -> None:
+    if answer.status != "completed":
+        raise JobFailed(answer)

@@ -1,0 +1,89 @@
+"""config show, doctor, keys init, topics, version: what the system is made of here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Annotated
+
+import msgspec
+import typer
+
+import llmos
+from llmos.cli import tables
+from llmos.cli.checks import all_checks
+from llmos.cli.jobs import Json
+from llmos.cli.origins import rows
+from llmos.cli.session import session_of, settings_file
+from llmos.infra.crypto.keyring import Keyring
+from llmos.schemas.topics import TABLE
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this family."""
+    config = typer.Typer(no_args_is_help=True, help="The settings.")
+    config.command("show")(config_command)
+    app.add_typer(config, name="config")
+    keys = typer.Typer(no_args_is_help=True, help="The keyring.")
+    keys.command("init")(keys_command)
+    app.add_typer(keys, name="keys")
+    app.command("doctor")(doctor_command)
+    app.command("topics")(topics_command)
+    app.command("version")(version_command)
+
+
+def config_command(
+    context: typer.Context,
+    json: Json = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Say what each setting is for.")] = False,
+) -> None:
+    """Show every setting and where its value came from."""
+    session = session_of(context)
+    found = rows(session.settings(), session.overrides, os.environ, settings_file())
+    if json:
+        for row in found:
+            session.line(row._asdict())
+        return
+    columns = ("setting", "value", "from", *(("what for",) if explain else ()))
+    shown = [row if explain else row[:3] for row in found]
+    session.out.print(tables.table("", columns, shown))
+
+
+def doctor_command(context: typer.Context, json: Json = False) -> None:
+    """Check what `llmos up` needs here; exit code 1 where something is missing."""
+    session = session_of(context)
+    found = all_checks(session.settings())
+    if json:
+        for check in found:
+            session.line(check._asdict())
+    else:
+        rows_ = [("ok" if check.ok else "MISSING", check.what, check.found) for check in found]
+        session.out.print(tables.table("", ("", "what", "found"), rows_))
+    if not all(check.ok for check in found):
+        raise typer.Exit(1)
+
+
+def keys_command(context: typer.Context) -> None:
+    """Make the keyring where there is none."""
+    session = session_of(context)
+    path = session.settings().keyring
+    keyring = Keyring.create(path)
+    session.out.print(f"keyring {path}", markup=False)
+    session.out.print(
+        tables.table("", ("key", "purpose", "state"), [(e.id, e.purpose, e.state) for e in keyring.entries])
+    )
+
+
+def topics_command(context: typer.Context, json: Json = False) -> None:
+    """Show the topics: key, partitions, how long records are kept, who writes and reads."""
+    session = session_of(context)
+    if json:
+        for topic in TABLE:
+            session.line(msgspec.to_builtins(topic))
+        return
+    session.out.print(tables.topics())
+
+
+def version_command(context: typer.Context) -> None:
+    """Show the version."""
+    session_of(context).out.print(f"llmos {llmos.__version__}, Python {platform.python_version()}", markup=False)

@@ -1,0 +1,141 @@
+"""Answers and streams on a terminal or as JSON, one object a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from llmos.cli.session import Session
+from llmos.client import Answer, Event, Final, JobRef, Moved, StateChanged, TokenText
+from llmos.client.outputs import Output, outputs
+from llmos.schemas.job import ErrorInfo
+from llmos.schemas.tasks import EmbedOutput
+
+NUMBERS = 6
+"""Of an embedding, so many numbers are shown; `--json` gives all."""
+
+
+def reference(answer: Answer) -> str:
+    """What names the submission on a command line."""
+    return str(JobRef(answer.job_id, answer.origin))
+
+
+def answer_object(answer: Answer) -> dict[str, Any]:
+    """The answer as a JSON object: ids as text, outputs decoded."""
+    found: dict[str, Any] = {
+        "job": answer.job_id.hex(),
+        "reference": reference(answer),
+        "status": answer.status,
+        "kind": answer.kind,
+        "model": answer.model_name,
+        "model_identity": answer.model,
+        "tenant": answer.tenant,
+        "request_id": answer.request_id,
+        "outputs": [_output_object(output) for output in outputs(answer)],
+        "error": msgspec.to_builtins(answer.error),
+        "devices": answer.devices,
+        "usage": msgspec.structs.asdict(answer.usage),
+        "stages": msgspec.structs.asdict(answer.stages),
+    }
+    return found
+
+
+def _output_object(output: Output) -> dict[str, Any]:
+    if isinstance(output, ErrorInfo):
+        return {"error": msgspec.to_builtins(output)}
+    return msgspec.structs.asdict(output)
+
+
+def event_object(event: Event) -> dict[str, Any]:
+    """An event as a JSON object."""
+    if isinstance(event, Final):
+        replaced = {str(index): text for index, text in event.replaced.items()}
+        return {"event": "final", "replaced": replaced, "answer": answer_object(event.answer)}
+    names = {TokenText: "tokens", StateChanged: "state", Moved: "moved"}
+    return {"event": names[type(event)], **event._asdict()}
+
+
+def show_answer(session: Session, answer: Answer, *, json: bool, shown: bool = False) -> None:
+    """Prints an answer; `shown`: its texts stand on the terminal already."""
+    if json:
+        session.line(answer_object(answer))
+        return
+    if answer.status != "completed":
+        return  # told as an error, by the exit of the command
+    found = outputs(answer)
+    for index, output in enumerate(found):
+        if not shown or isinstance(output, ErrorInfo):
+            session.out.print(Text(_line(output) if len(found) == 1 else f"[{index}] {_line(output)}"))
+
+
+def _line(output: Output) -> str:
+    if isinstance(output, ErrorInfo):
+        return f"{output.code}: {output.message}"
+    if isinstance(output, EmbedOutput):
+        some = ", ".join(f"{number:.4f}" for number in output.embedding[:NUMBERS])
+        rest = ", …" if len(output.embedding) > NUMBERS else ""
+        return f"{len(output.embedding)} numbers: {some}{rest}"
+    return output.text
+
+
+class StreamPrinter:
+    """Shows a stream's events as they come: text on standard output, states beside it."""
+
+    def __init__(self, session: Session, *, states: bool = True) -> None:
+        self._session = session
+        self._states = states
+        self._current: int | None = None
+        """The output that the line under way belongs to."""
+
+    def show(self, event: Event) -> None:
+        """Shows one event."""
+        if isinstance(event, TokenText):
+            self._to(event.output_index)
+            self._write(event.text)
+        elif isinstance(event, Moved):
+            self._newline()
+            self._session.note(f"moved to another device: output {event.output_index} goes on anew")
+            self._to(event.output_index)
+            self._write(event.text)
+        elif isinstance(event, StateChanged):
+            if self._states and self._current is None:
+                self._session.note(_state_line(event))
+        else:
+            self._final(event)
+
+    def _final(self, final: Final) -> None:
+        if final.answer.status == "completed":
+            for index, text in sorted(final.replaced.items()):
+                self._newline()
+                self._to(index)
+                self._write(text)
+        self._newline()
+        if final.answer.kind == "embed" or final.answer.error is None:
+            shown = final.answer.kind != "embed"
+            show_answer(self._session, final.answer, json=False, shown=shown)
+
+    def _to(self, output_index: int) -> None:
+        if self._current == output_index:
+            return
+        if self._current is not None or output_index:
+            self._newline()
+            self._write(f"[{output_index}] ")
+        self._current = output_index
+
+    def _write(self, text: str) -> None:
+        self._session.out.file.write(text)
+        self._session.out.file.flush()
+
+    def _newline(self) -> None:
+        if self._current is not None:
+            self._write("\n")
+            self._current = None
+
+
+def _state_line(event: StateChanged) -> str:
+    parts = [event.state, f"on {event.device}" if event.device else "", event.detail]
+    if event.of:
+        parts.append(f"{event.done / event.of:.0%} of {event.of} bytes")
+    return " ".join(part for part in parts if part)

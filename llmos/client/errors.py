@@ -1,0 +1,51 @@
+"""What can go wrong for a client, beside the errors of `llmos.schemas.errors`.
+
+LlmosError
+├── JobFailed        the answer is there, and it is not a result
+├── NoAnswer         the time a caller wanted to wait is over; the job goes on
+├── NoReply          nobody replied to a query
+├── QueryRefused     the scheduler replied with an error
+└── BadReference     the text names no job
+"""
+
+from __future__ import annotations
+
+from llmos.schemas.errors import LlmosError
+from llmos.schemas.results import Answer
+
+
+class JobFailed(LlmosError):
+    """Job {job} ended as {status}: {message}"""
+
+    code = "job_failed"
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        message = answer.error.message if answer.error else "the answer gives no reason"
+        super().__init__(job=answer.job_id.hex(), status=answer.status, message=message)
+
+
+class NoAnswer(LlmosError):
+    """No answer to job {job} within {seconds:.1f} s; it goes on, so ask again with a longer time-out."""
+
+    code = "no_answer"
+    retryable = True
+
+
+class NoReply(LlmosError):
+    """No reply to query {what!r} within {seconds:.1f} s; is a scheduler running? `llmos status` says so."""
+
+    code = "no_reply"
+    retryable = True
+
+
+class QueryRefused(LlmosError):
+    """The scheduler refused query {what!r} with {error_code}: {message}"""
+
+    code = "query_refused"
+
+
+class BadReference(LlmosError):
+    """{text!r} names no job; a job is 32 hexadecimal digits, or `job@topic:partition:offset` as submit printed it."""
+
+    code = "bad_reference"

@@ -1,0 +1,106 @@
+"""Asks the scheduler: a query on `control`, its reply on a topic that this client made for itself."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import structlog
+
+from llmos.client.errors import NoReply, QueryRefused
+from llmos.infra.crypto.macs import mac
+from llmos.infra.log.port import Log, Out, Place, TopicSpec
+from llmos.schemas import topics
+from llmos.schemas.base import encode
+from llmos.schemas.control import REPLY, Query, Reply, signed_control
+from llmos.schemas.errors import RecordError
+from llmos.schemas.limits import RECORD_BYTES
+
+log = structlog.get_logger()
+
+REPLY_SECONDS = 3600.0
+"""How long replies are kept; nobody deletes the topic, its records go by themselves."""
+
+
+class Queries:
+    """One reply topic, made at the first query; a reader task hands each reply to who asked."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._place = Place(f"reply.{uuid.uuid4().hex}", 0)
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._starting = asyncio.Lock()
+
+    async def ask(self, make: Callable[[str, str], Query], secret: bytes, timeout: float) -> dict[str, Any]:
+        """Sends `make(id, reply topic)` and gives the reply's body.
+
+        Raises:
+            NoReply: none came within `timeout` seconds.
+            QueryRefused: the reply is an error.
+        """
+        query = make(uuid.uuid4().hex, self._place.topic)
+        if secret:
+            query = msgspec.structs.replace(query, mac=mac(secret, signed_control(query)))
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[query.id] = future
+        try:
+            async with asyncio.timeout(timeout):
+                await self._start()
+                await self._log.emit(Place(topics.CONTROL, 0), [Out(b"scheduler", encode(query))])
+                reply = await future
+        except TimeoutError:
+            raise NoReply(what=query.what, seconds=timeout) from None
+        finally:
+            del self._waiting[query.id]
+        if reply.error is not None:
+            raise QueryRefused(what=query.what, error_code=reply.error.code, message=reply.error.message)
+        body: dict[str, Any] = msgspec.msgpack.decode(reply.body)
+        return body
+
+    async def close(self) -> None:
+        """Ends reading."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=10.0)
+
+    async def _start(self) -> None:
+        async with self._starting:
+            if self._task is None:
+                spec = TopicSpec(self._place.topic, 1, REPLY_SECONDS, append_time=False, record_bytes=RECORD_BYTES)
+                await self._log.ensure([spec])
+                self._task = asyncio.create_task(self._read(), name="llmos-client-replies")
+                self._task.add_done_callback(self._ended)
+
+    async def _read(self) -> None:
+        reader = self._log.reader()
+        try:
+            reader.assign({self._place: 0})
+            while True:
+                for record in (await reader.read(timeout=5.0)).get(self._place, ()):
+                    self._take(record.value)
+        finally:
+            await reader.close()
+
+    def _take(self, value: bytes | None) -> None:
+        try:
+            reply: Reply = REPLY.decode(value)
+        except RecordError as problem:
+            log.warning("reply_unreadable", topic=self._place.topic, error=str(problem))
+            return
+        future = self._waiting.get(reply.id)
+        if future is not None and not future.done():
+            future.set_result(reply)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        failure = None if task.cancelled() else task.exception()
+        for future in self._waiting.values():
+            if not future.done():
+                if failure is None:
+                    future.cancel()
+                else:
+                    future.set_exception(failure)
+        self._task = None

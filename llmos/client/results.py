@@ -1,0 +1,164 @@
+"""Answers: one shared reader over `results` for what this client sends, and a search for what was sent elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+
+from llmos.client.matching import Board, better
+from llmos.client.references import JobRef
+from llmos.infra.log.port import Log, Place, Record
+from llmos.schemas import topics
+from llmos.schemas.errors import RecordError
+from llmos.schemas.job import Origin
+from llmos.schemas.results import RESULTS, Answer
+
+log = structlog.get_logger()
+
+READ_SECONDS = 5.0
+"""Longest wait of one read; it returns as soon as there is a record, so this only bounds how long closing takes."""
+CATCH_UP_SECONDS = 0.05
+"""The same while there is more to read: what transactions leave at the end of the log is no record, and is passed only
+when a read has waited in vain."""
+
+
+class _Whose(msgspec.Struct):
+    """What tells whose an answer is, read without decoding its items."""
+
+    job_id: bytes
+    origin: Origin
+    request_id: str
+
+
+_whose = msgspec.msgpack.Decoder(_Whose)
+
+
+class Results:
+    """Reads `results` from where it ended before the first submission; belongs to one client."""
+
+    def __init__(self, log: Log, board: Board) -> None:
+        self._log = log
+        self._board = board
+        self._waiters: dict[Origin, list[asyncio.Future[Answer]]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+
+    def start(self, ends: Mapping[Place, int]) -> None:
+        """Begins to read at `ends`; further calls change nothing."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._read(ends), name="llmos-client-results")
+            self._task.add_done_callback(self._ended)
+
+    async def wait(self, origin: Origin) -> Answer:
+        """The answer to a submission that the board owes or keeps; raises what ended the reading."""
+        found = self._board.find(origin)
+        if found is not None:
+            return found
+        if self._failure is not None:
+            raise self._failure
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiters = self._waiters.setdefault(origin, [])
+        waiters.append(future)
+        try:
+            return await future
+        finally:
+            waiters.remove(future)
+            if not waiters:
+                self._waiters.pop(origin, None)
+
+    async def close(self) -> None:
+        """Ends reading; who still waits is cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=10.0)
+
+    async def _read(self, ends: Mapping[Place, int]) -> None:
+        reader = self._log.reader()
+        try:
+            reader.assign(ends)
+            while True:
+                for records in (await reader.read(timeout=READ_SECONDS)).values():
+                    for record in records:
+                        self._take(record)
+        finally:
+            await reader.close()
+
+    def _take(self, record: Record) -> None:
+        whose = whose_answer(record)
+        if whose is None or not self._board.wants(whose.origin, whose.request_id):
+            return
+        answer = decode_answer(record)
+        if answer is None:
+            return
+        self._board.note(answer, len(record.value or b""))
+        for future in self._waiters.get(answer.origin, ()):
+            if not future.done():
+                future.set_result(answer)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        for waiters in self._waiters.values():
+            for future in waiters:
+                if future.done():
+                    continue
+                if self._failure is None or isinstance(self._failure, asyncio.CancelledError):
+                    future.cancel()
+                else:
+                    future.set_exception(self._failure)
+
+
+def whose_answer(record: Record) -> _Whose | None:
+    """Whose answer a record is; None (and a line in the log) where it cannot be read."""
+    try:
+        return _whose.decode(record.value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        _unreadable(record, problem)
+        return None
+
+
+def decode_answer(record: Record) -> Answer | None:
+    """The answer in a record; None (and a line in the log) where this version cannot read it."""
+    try:
+        answer: Answer = RESULTS.decode(record.value)
+    except RecordError as problem:
+        _unreadable(record, problem)
+        return None
+    return answer
+
+
+def _unreadable(record: Record, problem: Exception) -> None:
+    log.warning("answer_unreadable", partition=record.place.partition, offset=record.offset, error=str(problem))
+
+
+async def search(log: Log, partition: int, ref: JobRef, start: int | None, *, wait: bool = True) -> Answer | None:
+    """Reads the job's partition of `results` from `start` (None: from its beginning) until the answer is found.
+
+    With an origin, that submission's answer. Without, the best of all answers to the job id that are there, else the
+    first one that comes. Without `wait`, None where nothing is there yet; with it, the caller bounds the time.
+    """
+    place = Place(topics.RESULTS, partition)
+    begin = (await log.begins([place]))[place]
+    end = (await log.ends([place]))[place]
+    reader = log.reader()
+    try:
+        reader.assign({place: min(max(begin, start or 0), end)})
+        found: Answer | None = None
+        while True:
+            if reader.position(place) >= end and (found is not None or not wait):
+                return found
+            behind = reader.position(place) < end
+            for record in (await reader.read(CATCH_UP_SECONDS if behind else READ_SECONDS)).get(place, ()):
+                whose = whose_answer(record)
+                if whose is None or whose.job_id != ref.job_id:
+                    continue
+                if ref.origin is not None and whose.origin != ref.origin:
+                    continue
+                answer = decode_answer(record)
+                if answer is not None and ref.origin is not None:
+                    return answer
+                found = better(found, answer) if answer is not None else found
+    finally:
+        await reader.close()

@@ -1,0 +1,133 @@
+"""The answer to a submission and its receipt, made of the outcomes of its parts or of a verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from llmos.infra.stages.dead_letters import error_info
+from llmos.schemas.base import encode
+from llmos.schemas.errors import TooLarge
+from llmos.schemas.ids import attempt_of
+from llmos.schemas.job import Head, Item, Usage
+from llmos.schemas.limits import RECORD_BYTES
+from llmos.schemas.partials import Outcome, Verdict
+from llmos.schemas.results import Answer, Receipt, Stages
+
+ROOM = RECORD_BYTES - 64 * 1024
+"""An encoded answer at most, in bytes: Kafka's own framing needs some of the record."""
+_UNBOUND = frozenset({"refused", "pointer"})
+"""Ends that bind no idempotency key."""
+
+
+class Made(NamedTuple):
+    """An answer, encoded, and its receipt."""
+
+    answer: Answer
+    value: bytes
+    receipt: Receipt
+
+
+def answer_outcomes(partition: int, s: int, head: Head, outcomes: Sequence[Outcome], now: float) -> Made:
+    """The answer to a job all of whose parts have an outcome; `outcomes` in the order of parts.
+
+    It is completed unless every item failed: of a list, one bad item fails only itself.
+    """
+    items: list[Item] = [item for outcome in outcomes for item in outcome.items]
+    errors = [item.error for item in items if item.error is not None]
+    failed = bool(items) and len(errors) == len(items)
+    answer = Answer(
+        job_id=head.job_id,
+        tenant=head.tenant,
+        request_id=head.request_id,
+        origin=head.origin,
+        partition=partition,
+        s=s,
+        status="failed" if failed else "completed",
+        items=items,
+        error=errors[0] if failed else None,
+        kind=head.kind,
+        model=head.model,
+        model_name=head.model_name,
+        epochs=[outcome.task.epoch for outcome in outcomes],
+        devices=sorted({outcome.device for outcome in outcomes}),
+        wrapped_output_key=head.wrapped_output_key,
+        usage=Usage(
+            tokens_in=sum(outcome.usage.tokens_in for outcome in outcomes),
+            tokens_out=sum(outcome.usage.tokens_out for outcome in outcomes),
+            device_seconds=sum(outcome.usage.device_seconds for outcome in outcomes),
+        ),
+        stages=_stages(head, outcomes, now),
+    )
+    attempts = sum(attempt_of(epoch) for epoch in answer.epochs)
+    value = encode(answer)
+    if len(value) > ROOM:
+        error = error_info(TooLarge(what="the answer", size=len(value), limit=ROOM))
+        answer = msgspec.structs.replace(answer, status="failed", items=[], error=error)
+        value = encode(answer)
+    return Made(answer, value, _receipt(answer, head, attempts))
+
+
+def answer_verdict(partition: int, verdict: Verdict, now: float) -> Made:
+    """The answer that the scheduler's verdict gives."""
+    head = verdict.head
+    answer = Answer(
+        job_id=head.job_id,
+        tenant=head.tenant,
+        request_id=head.request_id,
+        origin=head.origin,
+        partition=partition,
+        s=verdict.s,
+        status=verdict.verdict,
+        error=verdict.error,
+        original=verdict.original,
+        original_s=verdict.original_s,
+        kind=head.kind,
+        model=head.model,
+        model_name=head.model_name,
+        epochs=[verdict.epoch] if verdict.epoch else [],
+        stages=_stages(head, (), now),
+    )
+    return Made(answer, encode(answer), _receipt(answer, head, 0))
+
+
+def _stages(head: Head, outcomes: Sequence[Outcome], now: float) -> Stages:
+    times = [outcome.times for outcome in outcomes]
+
+    def first(values: Sequence[float]) -> float:
+        return min((value for value in values if value), default=0.0)
+
+    return Stages(
+        submitted_at=head.submitted_at,
+        admitted_at=head.admitted_at,
+        sealed_at=head.sealed_at,
+        dispatched_at=first([t.dispatched_at for t in times]),
+        started_at=first([t.started_at for t in times]),
+        first_output_at=first([t.first_output_at for t in times]),
+        finished_at=max((t.finished_at for t in times), default=0.0),
+        answered_at=now,
+    )
+
+
+def _receipt(answer: Answer, head: Head, attempts: int) -> Receipt:
+    return Receipt(
+        job_id=answer.job_id,
+        tenant=answer.tenant,
+        partition=answer.partition,
+        s=answer.s,
+        status=answer.status,
+        code=answer.error.code if answer.error else "",
+        lane=head.lane,
+        kind=answer.kind,
+        model=answer.model,
+        hold=head.hold,
+        origin=answer.origin,
+        content_digest=head.content_digest,
+        binds=answer.status not in _UNBOUND,
+        attempts=attempts,
+        devices=answer.devices,
+        usage=answer.usage,
+        stages=answer.stages,
+    )

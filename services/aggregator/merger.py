@@ -1,0 +1,139 @@
+"""Makes answers of outcomes: the first outcome of each part wins, the first complete answer of each s, nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import structlog
+
+from llmos.infra.ledger.port import LedgerAway
+from llmos.infra.log.port import Out, Place, Record
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.answered import Answered
+from llmos.infra.stages.dead_letters import dead_letter
+from llmos.infra.stages.noting import note
+from llmos.infra.stages.reply_topics import ReplyTopics
+from llmos.infra.stages.transactional import Ready
+from llmos.infra.telemetry.metrics import ANSWERS
+from llmos.schemas import topics
+from llmos.schemas.base import encode
+from llmos.schemas.errors import Malformed, RecordError
+from llmos.schemas.job import Head
+from llmos.schemas.partials import PARTIALS, LowWatermark, Outcome
+from llmos.schemas.results import USAGE, Receipt
+from llmos.services.aggregator.answering import Made, answer_outcomes, answer_verdict
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A job some of whose parts are still out."""
+
+    first_offset: int
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+
+
+class Merger:
+    """The aggregator's decisions, for the transactional stage."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+        self._reply_topics = ReplyTopics(ctx)
+        self._pending: dict[Place, dict[int, _Pending]] = {}
+        self._made: dict[Place, set[int]] = {}
+        """Answers on their way: made, not yet committed."""
+
+    async def feed(self, place: Place, records: Sequence[Record], answered: Answered) -> list[Ready]:
+        """The answers that `records` complete."""
+        ready: list[Ready] = []
+        pending = self._pending.setdefault(place, {})
+        made = self._made.setdefault(place, set())
+        for record in records:
+            try:
+                message = PARTIALS.decode(record.value)
+            except RecordError as problem:
+                await self._dead(record, problem)
+                continue
+            if isinstance(message, LowWatermark):
+                answered.raise_low(message.low)
+                for s in [s for s in pending if s < message.low]:
+                    del pending[s]
+                continue
+            s = message.task.s if isinstance(message, Outcome) else message.s
+            if s in answered or s in made:
+                pending.pop(s, None)
+                continue
+            now = self._ctx.clock.now()
+            if isinstance(message, Outcome):
+                if message.task.partition != place.partition or message.task.part >= message.head.parts:
+                    await self._dead(record, Malformed(problem="an outcome of another partition or of no part"))
+                    continue
+                answer = self._outcome(pending, record, message, now)
+            else:
+                answer = answer_verdict(place.partition, message, now)
+            if answer is not None:
+                pending.pop(s, None)
+                made.add(s)
+                ready.append(await self._ready(place, message.head, answer))
+        return ready
+
+    def held_from(self, place: Place) -> int | None:
+        """The offset of the first outcome of a job whose other parts are still out."""
+        return min((job.first_offset for job in self._pending.get(place, {}).values()), default=None)
+
+    def without_copy(self, ready: Ready, reason: str) -> Ready:
+        """The same answer, its receipt saying why there is no copy."""
+        receipt: Receipt = USAGE.decode(ready.receipt.value)
+        changed = msgspec.structs.replace(receipt, reply_failed=reason[:512])
+        return Ready(ready.place, ready.s, ready.result, ready.receipt._replace(value=encode(changed)), None)
+
+    async def answered(self, written: Sequence[Ready]) -> None:
+        """These are committed: counts them and gives their credits back."""
+        now = self._ctx.clock.now()
+        holds = []
+        for ready in written:
+            self._made[ready.place].discard(ready.s)
+            receipt: Receipt = USAGE.decode(ready.receipt.value)
+            holds.append(receipt.hold)
+            ANSWERS.labels(receipt.status).inc()
+            note(
+                "aggregator",
+                receipt.status,
+                job=receipt.job_id,
+                tenant=receipt.tenant,
+                seconds=now - receipt.stages.answered_at,
+                code=receipt.code,
+            )
+        try:
+            await self._ctx.ledger.release(holds)
+        except LedgerAway as away:
+            # The scheduler's reconciliation drops what is not live.
+            log.warning("ledger_away", problem=str(away))
+
+    def _outcome(self, pending: dict[int, _Pending], record: Record, outcome: Outcome, now: float) -> Made | None:
+        task = outcome.task
+        job = pending.setdefault(task.s, _Pending(record.offset))
+        job.outcomes.setdefault(task.part, outcome)
+        if len(job.outcomes) < outcome.head.parts:
+            return None
+        parts = [job.outcomes[part] for part in sorted(job.outcomes)]
+        return answer_outcomes(task.partition, task.s, outcome.head, parts, now)
+
+    async def _ready(self, place: Place, head: Head, made: Made) -> Ready:
+        receipt = made.receipt
+        copy: tuple[Place, Out] | None = None
+        out = Out(head.job_id, made.value)
+        if head.reply_to is not None:
+            target = await self._reply_topics.copy_place(head)
+            if target is None:
+                receipt = msgspec.structs.replace(receipt, reply_failed=f"there is no topic {head.reply_to}")
+            else:
+                copy = (target, out)
+        return Ready(place, made.answer.s, out, Out(head.job_id, encode(receipt)), copy)
+
+    async def _dead(self, record: Record, problem: RecordError) -> None:
+        note("aggregator", "dead", seconds=0.0, code=problem.code)
+        await self._ctx.log.emit(Place(topics.DEAD, 0), [dead_letter(self._ctx, record, problem)])

@@ -1,0 +1,184 @@
+"""The scheduler's side of the derived-state stage: reads records, hands them to the desk, takes turns, sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import structlog
+
+from llmos.infra.crypto.macs import check_mac
+from llmos.infra.log.port import Out, Place, Record
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.dead_letters import dead_letter
+from llmos.infra.stages.derived import Derived
+from llmos.infra.stages.follower import Table
+from llmos.infra.stages.noting import note
+from llmos.infra.stages.sending import send
+from llmos.infra.stages.tenants import TenantTable
+from llmos.schemas import topics
+from llmos.schemas.base import encode
+from llmos.schemas.control import CONTROL, Cancel, Drain, Query, signed_control
+from llmos.schemas.epochs import EPOCHS, Term
+from llmos.schemas.errors import Fenced, RecordError
+from llmos.schemas.job import Origin
+from llmos.schemas.partials import LowWatermark
+from llmos.schemas.results import USAGE, Receipt
+from llmos.schemas.sealed import SEALED
+from llmos.schemas.telemetry import TELEMETRY, Heartbeat, TaskFailed, TasksDone, WorkerDied
+from llmos.services.scheduler.desk import Desk
+from llmos.services.scheduler.effects import SOURCE
+from llmos.services.scheduler.replies import Replies
+from llmos.services.scheduler.turn import Turn
+from llmos.services.scheduler.views import live_counts, scheduler_report
+
+log = structlog.get_logger()
+
+
+class SchedulerHandler:
+    """Decisions over the derived state."""
+
+    def __init__(
+        self, ctx: Context, desk: Desk, turn: Turn, tenants: TenantTable, catalog: Table, replies: Replies
+    ) -> None:
+        self._ctx = ctx
+        self._desk = desk
+        self._turn = turn
+        self._tenants = tenants
+        self._catalog = catalog
+        self._replies = replies
+        self._decoded: dict[tuple[int, int], object] = {}
+        self._dead: list[Out] = []
+        self._reported_at = 0.0
+
+    # --- what came ---
+
+    def origin_of(self, record: Record) -> Origin | None:
+        """Decodes a record of `sealed` once; the message is kept for `submission`."""
+        try:
+            message = SEALED.decode(record.value)
+        except RecordError as problem:
+            note(SOURCE, "dead", seconds=0.0, code=problem.code)
+            self._dead.append(dead_letter(self._ctx, record, problem))
+            return None
+        self._decoded = {(record.place.partition, record.offset): message}
+        origin: Origin = message.head.origin
+        return origin
+
+    def submission(self, record: Record, *, restored: bool) -> None:
+        """A new, unanswered record of `sealed`."""
+        name = (record.place.partition, record.offset)
+        message = self._decoded.pop(name)
+        self._desk.submission(*name, message, record.timestamp, restored)  # type: ignore[arg-type]
+
+    def receipt(self, record: Record) -> int | None:
+        """A record of `usage`."""
+        try:
+            receipt: Receipt = USAGE.decode(record.value)
+        except RecordError as problem:
+            log.warning("receipt_unreadable", offset=record.offset, error=str(problem))
+            return None
+        self._desk.receipt(receipt, record.timestamp)
+        return receipt.s
+
+    def other(self, record: Record) -> None:
+        """A record of `telemetry`, `control`, `epochs`, `catalog` or `tenants`."""
+        topic = record.place.topic
+        try:
+            if topic == topics.TELEMETRY:
+                self._telemetry(record)
+            elif topic == topics.CONTROL:
+                self._control(record)
+            elif topic == topics.EPOCHS:
+                self._epochs(record)
+            elif topic == topics.CATALOG:
+                self._catalog.take(record)
+            else:
+                self._tenants.table.take(record)
+        except RecordError as problem:
+            # These topics carry hints and requests to the system; none of them answers a submission.
+            log.warning("record_unreadable", topic=topic, offset=record.offset, error=str(problem))
+
+    def _telemetry(self, record: Record) -> None:
+        message = TELEMETRY.decode(record.value)
+        now = self._ctx.clock.now()
+        if isinstance(message, Heartbeat):
+            self._desk.heartbeat(message, now)
+        elif isinstance(message, TasksDone):
+            self._desk.done(message)
+        elif isinstance(message, TaskFailed):
+            self._desk.failed(message, now)
+        elif isinstance(message, WorkerDied):
+            self._desk.worker_died(message)
+
+    def _control(self, record: Record) -> None:
+        message = CONTROL.decode(record.value)
+        if isinstance(message, Cancel):
+            if self._authentic(message):
+                self._desk.cancel(message, record.timestamp)
+        elif isinstance(message, Query):
+            if self._ctx.clock.now() - record.timestamp < self._replies.STALE_SECONDS and self._authentic(message):
+                self._replies.ask(message)
+        elif isinstance(message, Drain):
+            self._desk.drain(message.device)
+
+    def _authentic(self, message: Cancel | Query) -> bool:
+        if message.tenant is None:
+            return True
+        tenant = self._tenants.named(message.tenant)
+        if tenant is None:
+            log.warning("control_unknown_tenant", tenant=message.tenant)
+            return False
+        if not message.mac and tenant.mac == "optional":
+            return True
+        if not check_mac(self._tenants.secret(tenant), signed_control(message), message.mac):
+            log.warning("control_forged", tenant=message.tenant)
+            return False
+        return True
+
+    def _epochs(self, record: Record) -> None:
+        if (
+            record.value is not None
+            and isinstance(EPOCHS.decode(record.value), Term)
+            and record.offset > self._desk.term
+        ):
+            raise Fenced(what="the scheduler's term")
+
+    # --- turns ---
+
+    async def turn(self) -> float:
+        """Decides and sends; gives the loop time of the next turn."""
+        now = self._ctx.clock.now()
+        next_at = self._turn.take(now)
+        interval = self._ctx.settings.scheduler.report_seconds
+        if now - self._reported_at >= interval:
+            self._reported_at = now
+            self._report(now)
+        if self._dead:
+            dead, self._dead = self._dead, []
+            await self._ctx.log.emit(Place(topics.DEAD, 0), dead)
+        # Deaths are written down before their tasks go on, so that a crash in between forgets none.
+        await self._desk.deaths.outbox.send(self._ctx.log)
+        await self._desk.effects.send()
+        wait = min(next_at, self._reported_at + interval) - self._ctx.clock.now()
+        return asyncio.get_running_loop().time() + max(wait, 0.0)
+
+    def _report(self, now: float) -> None:
+        place = Place(topics.TELEMETRY, 0)
+        self._desk.effects.put(place, SOURCE, live_counts(self._desk, now))
+        self._desk.effects.put(place, SOURCE, scheduler_report(self._desk, self._turn.held, now))
+
+    async def low(self, lows: Mapping[int, int]) -> None:
+        """L of these partitions has moved: the aggregator may forget what lies below."""
+        await send(
+            self._ctx.log,
+            {
+                Place(topics.PARTIALS, partition): [Out(b"low", encode(LowWatermark(low=low)))]
+                for partition, low in lows.items()
+            },
+        )
+
+
+def sweep_deaths(desk: Desk, stage: Derived) -> None:
+    """Drops the death counts of jobs that were answered while no scheduler looked."""
+    desk.deaths.sweep({(p, s) for p, s in desk.deaths.names() if stage.watermark(p).answered(s)})

@@ -1,0 +1,13 @@
+"""A worker, one process per device: work.<device> → partials and stream.
+
+The heart is `decode → attempt → classify → settle`:
+
+- `intake`: reads work, decodes it (opens the envelope), hands it to the engine thread; ends when the device is claimed
+  by a later life.
+- `engine_thread` with `runners/`: attempts: one thread steps the runners, one runner a family of kinds.
+- `runners/events`: what an attempt brought; `runners/classify`: the one place where exceptions are sorted.
+- `settling`: what events mean for the tasks held: records to send.
+
+Around it: `app` (claims the device, owns every task), `held` (the tasks this worker has), `publisher` (sends what was
+settled), `heart` (heartbeats, residency, the catalog).
+"""

@@ -1,0 +1,87 @@
+"""The tasks this worker has: queued, running, and those done lately. No I/O."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from llmos.schemas.job import Item, Task
+from llmos.schemas.work import Work
+from llmos.services.worker.runners.events import TaskName
+
+LISTED_DONE = 1000
+"""Done tasks that heartbeats list at most, the latest: enough for a scheduler that starts anew; the rest is computed
+again, which costs time and nothing else."""
+
+
+@dataclass(slots=True, eq=False)
+class HeldTask:
+    """One attempt at one part."""
+
+    work: Work
+    received_at: float
+    running: bool = False
+    started_at: float = 0.0
+    first_output_at: float = 0.0
+    items: list[Item] = field(default_factory=list)
+    sequences: dict[int, int] = field(default_factory=dict)
+    """Next sequence of token events, by output index."""
+    states: int = 0
+    """State events sent."""
+
+    @property
+    def name(self) -> TaskName:
+        """Partition, s, part."""
+        task = self.work.task
+        return task.partition, task.s, task.part
+
+
+class HeldTasks:
+    """All tasks of this life."""
+
+    def __init__(self, done_seconds: float) -> None:
+        self._done_seconds = done_seconds
+        self._held: dict[TaskName, HeldTask] = {}
+        self._done: deque[tuple[float, Task]] = deque(maxlen=LISTED_DONE)
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __iter__(self) -> Iterator[HeldTask]:
+        return iter(list(self._held.values()))
+
+    def get(self, name: TaskName) -> HeldTask | None:
+        """A held task."""
+        return self._held.get(name)
+
+    def take(self, task: HeldTask) -> None:
+        """A task came."""
+        self._held[task.name] = task
+        self._empty.clear()
+
+    def drop(self, name: TaskName) -> HeldTask | None:
+        """A task leaves without an outcome, or with one that is being sent."""
+        task = self._held.pop(name, None)
+        if not self._held:
+            self._empty.set()
+        return task
+
+    async def emptied(self) -> None:
+        """Returns when no task is held."""
+        await self._empty.wait()
+
+    def done(self, tasks: list[Task], now: float) -> None:
+        """The outcomes of these are on `partials`."""
+        self._done.extend((now, task) for task in tasks)
+
+    def lists(self, now: float) -> tuple[list[Task], list[Task], list[Task]]:
+        """Queued, running and done, for a heartbeat."""
+        while self._done and now - self._done[0][0] > self._done_seconds:
+            self._done.popleft()
+        queued = [held.work.task for held in self._held.values() if not held.running]
+        running = [held.work.task for held in self._held.values() if held.running]
+        return queued, running, [task for _, task in self._done]

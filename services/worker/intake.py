@@ -1,0 +1,150 @@
+"""Reads work for this life of this device, decodes it and hands it to the engine thread."""
+
+from __future__ import annotations
+
+import structlog
+
+from llmos.infra.crypto.crc import crc32c
+from llmos.infra.log.port import Out, Place, Record
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.dead_letters import dead_letter, error_info
+from llmos.infra.stages.noting import note
+from llmos.pipelines.kinds import kind_named
+from llmos.pipelines.kinds.parts import open_part
+from llmos.schemas import topics
+from llmos.schemas.base import MSGPACK, encode
+from llmos.schemas.control import CONTROL, CancelTask
+from llmos.schemas.errors import (
+    Corrupt,
+    EnvelopeRejected,
+    Fenced,
+    LlmosError,
+    PayloadUnreadable,
+    RecordError,
+    RefusedError,
+)
+from llmos.schemas.ids import term_of
+from llmos.schemas.telemetry import TaskFailed
+from llmos.schemas.work import WORK, Claim, Work
+from llmos.services.worker.engine_thread import EngineThread
+from llmos.services.worker.held import HeldTask, HeldTasks
+from llmos.services.worker.publisher import Publisher
+from llmos.services.worker.runners.events import Assignment, Event, ItemEnded, TaskEnded
+
+log = structlog.get_logger()
+
+
+class Intake:
+    """What comes from the scheduler."""
+
+    def __init__(
+        self, ctx: Context, held: HeldTasks, engine: EngineThread, publisher: Publisher, device: str, incarnation: int
+    ) -> None:
+        self._ctx = ctx
+        self._held = held
+        self._engine = engine
+        self._publisher = publisher
+        self._device = device
+        self._incarnation = incarnation
+        self._place = Place(topics.work_topic(device), 0)
+        self._term = -1
+
+    async def run(self) -> None:
+        """Reads until `ctx.stop` is set. Raises `Fenced` when a later life claims the device."""
+        reader = self._ctx.log.reader()
+        try:
+            reader.assign({self._place: self._incarnation + 1})
+            while not self._ctx.stop.is_set():
+                for records in (await reader.read(timeout=0.5)).values():
+                    for record in records:
+                        await self._take(record)
+                self._ctx.health.progress("work")
+        finally:
+            await reader.close()
+
+    def control(self, record: Record) -> None:
+        """A record of `control`: stops what the scheduler has ended."""
+        try:
+            message = CONTROL.decode(record.value)
+        except RecordError as problem:
+            log.warning("record_unreadable", topic=topics.CONTROL, offset=record.offset, error=str(problem))
+            return
+        if isinstance(message, CancelTask):
+            for held in self._held:
+                if held.name[:2] == (message.partition, message.s):
+                    self._stop(held)
+
+    async def _take(self, record: Record) -> None:
+        try:
+            message = WORK.decode(record.value)
+        except RecordError as problem:
+            note("worker", "dead", seconds=0.0, code=problem.code)
+            await self._ctx.log.emit(Place(topics.DEAD, 0), [dead_letter(self._ctx, record, problem)])
+            return
+        if isinstance(message, Claim):
+            raise Fenced(what=f"device {self._device}")
+        if self._is_ours(message):
+            await self._start(message)
+
+    def _is_ours(self, work: Work) -> bool:
+        """Not for another life, not of an older scheduler, not what is at work already."""
+        term = term_of(work.task.epoch)
+        if work.incarnation != self._incarnation or term < self._term:
+            return False
+        self._term = term
+        task = work.task
+        present = self._held.get((task.partition, task.s, task.part))
+        return present is None or present.work.task.epoch < task.epoch
+
+    async def _start(self, work: Work) -> None:
+        held = HeldTask(work, self._ctx.clock.now())
+        present = self._held.get(held.name)
+        if present is not None:
+            self._stop(present)
+        self._held.take(held)
+        try:
+            assignment = self._decode(work)
+        except Corrupt as problem:
+            await self._broke(held, problem)
+        except (EnvelopeRejected, RefusedError) as problem:
+            error = PayloadUnreadable() if isinstance(problem, EnvelopeRejected) else problem
+            self._publisher.deliver(_all_failed(held, error))
+        else:
+            self._engine.run(assignment)
+
+    def _decode(self, work: Work) -> Assignment:
+        """Opens the envelope.
+
+        Raises:
+            Corrupt: it was damaged on its way; the scheduler sends it again.
+            EnvelopeRejected: it does not open with the keys of this pool.
+            RefusedError: what is inside is not the kind's input.
+        """
+        part = work.part
+        if crc32c(part.envelope) != part.crc32c:
+            raise Corrupt()
+        body = open_part(self._ctx.keyring, work.head, part)
+        task = work.task
+        name = (task.partition, task.s, task.part)
+        return Assignment(name, work.head.kind, work.head.model, kind_named(work.head.kind).read(body, MSGPACK))
+
+    def _stop(self, held: HeldTask) -> None:
+        self._held.drop(held.name)
+        self._engine.stop(held.name)
+        head = held.work.head
+        note("worker", "stopped", job=head.job_id, tenant=head.tenant, epoch=held.work.task.epoch, seconds=0.0)
+
+    async def _broke(self, held: HeldTask, problem: LlmosError) -> None:
+        self._held.drop(held.name)
+        message = TaskFailed(
+            device=self._device, incarnation=self._incarnation, task=held.work.task, error=error_info(problem)
+        )
+        await self._ctx.log.emit(Place(topics.TELEMETRY, 0), [Out(self._device.encode(), encode(message))])
+
+
+def _all_failed(held: HeldTask, error: LlmosError) -> list[Event]:
+    part = held.work.part
+    return [
+        *(ItemEnded(held.name, item, b"", error, 0, 0) for item in range(part.items)),
+        TaskEnded(held.name, 0.0),
+    ]

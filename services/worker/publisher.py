@@ -1,0 +1,101 @@
+"""Sends what was settled: events and outcomes side by side, then word to the scheduler; batches form by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from llmos.infra.log.port import Out, Place
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.noting import note
+from llmos.infra.stages.reply_topics import ReplyTopics
+from llmos.infra.stages.sending import Outbox
+from llmos.schemas import topics
+from llmos.schemas.base import encode
+from llmos.schemas.telemetry import TaskFailed, TasksDone
+from llmos.services.worker.held import HeldTasks
+from llmos.services.worker.runners.events import Event
+from llmos.services.worker.settling import Settled, Settler, tasks_of
+
+log = structlog.get_logger()
+_TELEMETRY = Place(topics.TELEMETRY, 0)
+
+
+class Publisher:
+    """Takes events from the engine thread (through the loop) and sends what they become."""
+
+    def __init__(self, ctx: Context, held: HeldTasks, settler: Settler, device: str, incarnation: int) -> None:
+        self._ctx = ctx
+        self._held = held
+        self._settler = settler
+        self._device = device
+        self._incarnation = incarnation
+        self._events: list[Event] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._reply_topics = ReplyTopics(ctx)
+
+    def deliver(self, events: list[Event]) -> None:
+        """Events came; on the event loop."""
+        self._events += events
+        self._idle.clear()
+        self._wake.set()
+
+    async def idle(self) -> None:
+        """Returns when everything that came was sent."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Sends until cancelled."""
+        word: list[TasksDone | TaskFailed] = []
+        while True:
+            if not self._events and not word:
+                self._idle.set()
+                self._wake.clear()
+                await self._wake.wait()
+            events, self._events = self._events, []
+            settled = self._settler.settle(events, self._ctx.clock.now())
+            outbox = await self._outbox(settled)
+            for message in (*word, *settled.failed):
+                outbox.put(_TELEMETRY, Out(self._device.encode(), encode(message)))
+            await outbox.send(self._ctx.log)
+            # Only now are the outcomes on `partials`: the scheduler hears of them with the next batch.
+            word = self._word(settled)
+
+    async def _outbox(self, settled: Settled) -> Outbox:
+        outbox = Outbox()
+        for head, partition, message in settled.stream:
+            place = await self._reply_topics.events_place(head, partition)
+            if place is not None:
+                outbox.put(place, Out(head.job_id, encode(message)))
+        for outcome in settled.outcomes:
+            place = Place(topics.PARTIALS, outcome.task.partition)
+            outbox.put(place, Out(outcome.head.job_id, encode(outcome)))
+        return outbox
+
+    def _word(self, settled: Settled) -> list[TasksDone | TaskFailed]:
+        for outcome in settled.outcomes:
+            note(
+                "worker",
+                "done",
+                job=outcome.head.job_id,
+                tenant=outcome.head.tenant,
+                epoch=outcome.task.epoch,
+                seconds=outcome.times.finished_at - outcome.times.received_at,
+            )
+        for failed in settled.failed:
+            note("worker", "failed", epoch=failed.task.epoch, seconds=0.0, code=failed.error.code)
+        if not settled.outcomes:
+            return []
+        tasks = tasks_of(settled.outcomes)
+        self._held.done(tasks, self._ctx.clock.now())
+        return [
+            TasksDone(
+                device=self._device,
+                incarnation=self._incarnation,
+                tasks=tasks,
+                service_seconds=settled.service_seconds,
+            )
+        ]

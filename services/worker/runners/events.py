@@ -1,0 +1,76 @@
+"""What a step of a runner brought, for the event loop; and what the loop hands to the runners."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from llmos.schemas.errors import LlmosError
+
+TaskName = tuple[int, int, int]
+"""Partition, s, part."""
+
+
+class Assignment(NamedTuple):
+    """A task to be run."""
+
+    name: TaskName
+    kind: str
+    model: str
+    """Identity; empty where the kind needs none."""
+    input: Any
+    """The kind's input struct."""
+
+
+class Began(NamedTuple):
+    """The device works on this task now."""
+
+    name: TaskName
+
+
+class Loading(NamedTuple):
+    """A model that these tasks need is being loaded: `done` of `of` bytes are read."""
+
+    names: tuple[TaskName, ...]
+    model: str
+    done: int
+    of: int
+
+
+class Produced(NamedTuple):
+    """Text of one item."""
+
+    name: TaskName
+    item: int
+    """Place within the part."""
+    text: str
+    tokens: int
+    first_token: int
+    finish: str
+
+
+class ItemEnded(NamedTuple):
+    """An item has its output (MessagePack of the kind's output), or its error."""
+
+    name: TaskName
+    item: int
+    output: bytes
+    error: LlmosError | None
+    tokens_in: int
+    tokens_out: int
+
+
+class TaskEnded(NamedTuple):
+    """All items of the task have ended; `device_seconds`: its share of the device's time."""
+
+    name: TaskName
+    device_seconds: float
+
+
+class TaskBroke(NamedTuple):
+    """The attempt failed as a whole."""
+
+    name: TaskName
+    error: LlmosError
+
+
+Event = Began | Loading | Produced | ItemEnded | TaskEnded | TaskBroke

@@ -1,0 +1,161 @@
+"""Settles events: what they mean for the tasks held, as records to send. Pure but for the tasks it marks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llmos.infra.stages.dead_letters import error_info
+from llmos.schemas.base import Message
+from llmos.schemas.job import Head, Item, Task, Times, Usage
+from llmos.schemas.partials import Outcome
+from llmos.schemas.stream import State, Tokens
+from llmos.schemas.telemetry import TaskFailed
+from llmos.services.worker.held import HeldTask, HeldTasks
+from llmos.services.worker.runners.events import (
+    Began,
+    Event,
+    ItemEnded,
+    Loading,
+    Produced,
+    TaskBroke,
+    TaskEnded,
+)
+
+
+@dataclass(slots=True)
+class Settled:
+    """Records to send, in this order: what clients hear, outcomes, then what the scheduler hears."""
+
+    stream: list[tuple[Head, int, Message]] = field(default_factory=list)
+    """Head, partition, event."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    service_seconds: list[float] = field(default_factory=list)
+    """Of each outcome."""
+    failed: list[TaskFailed] = field(default_factory=list)
+
+
+class Settler:
+    """Settles the events of one worker."""
+
+    def __init__(self, held: HeldTasks, device: str, incarnation: int) -> None:
+        self._held = held
+        self._device = device
+        self._incarnation = incarnation
+
+    def settle(self, events: Sequence[Event], now: float) -> Settled:
+        """What `events` bring; those of tasks that are no longer held bring nothing."""
+        settled = Settled()
+        for event in events:
+            if isinstance(event, Loading):
+                for name in event.names:
+                    held = self._held.get(name)
+                    if held is not None:
+                        self._state(settled, held, "loading", now, event.done, event.of)
+                continue
+            held = self._held.get(event.name)
+            if held is not None:
+                self._settle(settled, held, event, now)
+        return settled
+
+    def _settle(self, settled: Settled, held: HeldTask, event: Event, now: float) -> None:
+        if isinstance(event, Began):
+            held.running, held.started_at = True, now
+            self._state(settled, held, "running", now)
+        elif isinstance(event, Produced):
+            held.first_output_at = held.first_output_at or now
+            if held.work.head.events == "tokens":
+                settled.stream.append((held.work.head, held.work.task.partition, self._tokens(held, event)))
+        elif isinstance(event, ItemEnded):
+            held.items.append(
+                Item(
+                    output_index=held.work.part.first_item + event.item,
+                    output=event.output,
+                    error=error_info(event.error) if event.error else None,
+                    tokens_in=event.tokens_in,
+                    tokens_out=event.tokens_out,
+                )
+            )
+        elif isinstance(event, TaskEnded):
+            self._held.drop(held.name)
+            settled.outcomes.append(self._outcome(held, event, now))
+            settled.service_seconds.append(event.device_seconds)
+        elif isinstance(event, TaskBroke):
+            self._held.drop(held.name)
+            settled.failed.append(
+                TaskFailed(
+                    device=self._device,
+                    incarnation=self._incarnation,
+                    task=held.work.task,
+                    error=error_info(event.error),
+                )
+            )
+
+    def _tokens(self, held: HeldTask, event: Produced) -> Tokens:
+        task, head = held.work.task, held.work.head
+        index = held.work.part.first_item + event.item
+        sequence = held.sequences.get(index, 0)
+        held.sequences[index] = sequence + 1
+        return Tokens(
+            job_id=head.job_id,
+            request_id=head.request_id,
+            origin=head.origin,
+            partition=task.partition,
+            s=task.s,
+            epoch=task.epoch,
+            source=self._device[:64],
+            sequence=sequence,
+            output_index=index,
+            first_token=event.first_token,
+            tokens=event.tokens,
+            text=event.text,
+            finish=event.finish,
+        )
+
+    def _state(self, settled: Settled, held: HeldTask, state: str, now: float, done: int = 0, of: int = 0) -> None:
+        task, head = held.work.task, held.work.head
+        if head.events == "none":
+            return
+        message = State(
+            job_id=head.job_id,
+            request_id=head.request_id,
+            origin=head.origin,
+            state=state,  # type: ignore[arg-type]
+            partition=task.partition,
+            s=task.s,
+            epoch=task.epoch,
+            source=self._device[:64],
+            sequence=held.states,
+            at=now,
+            device=self._device,
+            done=done,
+            of=of,
+        )
+        held.states += 1
+        settled.stream.append((head, task.partition, message))
+
+    def _outcome(self, held: HeldTask, event: TaskEnded, now: float) -> Outcome:
+        items = sorted(held.items, key=lambda item: item.output_index)
+        return Outcome(
+            task=held.work.task,
+            head=held.work.head,
+            device=self._device,
+            items=items,
+            usage=Usage(
+                tokens_in=sum(item.tokens_in for item in items),
+                tokens_out=sum(item.tokens_out for item in items),
+                device_seconds=event.device_seconds,
+            ),
+            times=Times(
+                dispatched_at=held.work.dispatched_at,
+                received_at=held.received_at,
+                started_at=held.started_at,
+                first_output_at=held.first_output_at or now,
+                finished_at=now,
+            ),
+        )
+
+
+def tasks_of(outcomes: Sequence[Outcome]) -> list[Task]:
+    """The tasks of these outcomes."""
+    return [outcome.task for outcome in outcomes]

@@ -1,0 +1,135 @@
+"""The ledger in Redis keeps the port's promises on a real server, and its scripts decide as admission does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
+from llmos.infra.ledger.redis import CHUNK, RedisLedger, address
+from llmos.infra.settings import Settings
+from llmos.infra.settings.tree import Redis
+from llmos.pipelines.admission.credits import grant
+from llmos.schemas.errors import BadSetting
+from llmos.schemas.job import LANES
+from tests.integration.ledger.conftest import Hands
+from tests.kit.ledger_kit import LIMITS, NOTHING, LedgerKit, holds, resident
+
+
+class TestRedisLedger(LedgerKit):
+    """The kit, on Redis."""
+
+
+_limit = st.builds(Limit, st.integers(1, 5), st.integers(1, 2**50))
+_sizes = st.one_of(st.integers(0, 40), st.integers(0, 2**50))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    limits=st.builds(Limits, st.fixed_dictionaries(dict.fromkeys(LANES, _limit)), _limit),
+    steps=st.lists(
+        st.one_of(
+            st.lists(st.tuples(st.sampled_from(LANES), _sizes), min_size=1, max_size=8),
+            st.lists(st.integers(0, 30), max_size=4),
+        ),
+        max_size=8,
+    ),
+)
+async def test_decides_as_admission_does(bench: Hands, limits: Limits, steps: list[list[object]]) -> None:
+    """Through any holds and releases the script grants as `credits.grant` does and counts the same."""
+    await bench.flush()
+    held: dict[str, Hold] = {}
+    counts: dict[str, LaneUse] = {}
+    made = 0
+    for step in steps:
+        if step and isinstance(step[0], tuple):
+            asked = [Hold(str(made + i), lane, size, "t") for i, (lane, size) in enumerate(step)]  # type: ignore[misc]
+            made += len(asked)
+            granted = grant(counts, asked, limits)  # type: ignore[arg-type]
+            assert await bench.ledger.hold(asked, limits, 60.0) == granted.count
+            held |= {hold.id: hold for hold in asked[: granted.count]}
+        else:
+            ids = [str(number) for number in step]
+            await bench.ledger.release(ids)
+            for id_ in ids:
+                held.pop(id_, None)
+        counts = {}
+        for hold in held.values():
+            own = counts.get(hold.lane, LaneUse(0, 0))
+            counts[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+        assert await bench.ledger.use() == NOTHING | counts
+
+
+async def test_scripts_come_back_after_redis_forgot_them(bench: Hands) -> None:
+    """SCRIPT FLUSH, as a restart or a failover does, costs no call."""
+    await bench.ledger.hold(holds(1), LIMITS, 60.0)
+    await bench.client.script_flush()
+    assert await bench.ledger.hold(holds(2), LIMITS, 60.0) == 2
+    await bench.client.script_flush()
+    assert (await bench.ledger.use())["standard"] == LaneUse(2, 20)
+
+
+@pytest.mark.parametrize("lost", ["holds", "ends", "use"])
+async def test_a_key_that_was_evicted_empties_the_ledger(bench: Hands, lost: str) -> None:
+    """Sums without their entries, or the other way round, are never believed: the scheduler is made to reconcile."""
+    await bench.ledger.reconcile(holds(2), 600.0, 20.0)
+    await bench.client.delete(getattr(bench.keys, lost))
+    assert await bench.ledger.use() == NOTHING
+    assert await bench.ledger.generation() is None
+
+
+async def test_many_holds_go_in_pieces(bench: Hands) -> None:
+    """More than fit one script are granted in order, up to the one that does not fit, and given back."""
+    limits = Limits({lane: Limit(CHUNK + 500, 2**40) for lane in LANES}, Limit(1, 1))
+    many = holds(3 * CHUNK)
+    assert await bench.ledger.hold(many, limits, 60.0) == CHUNK + 501
+    await bench.ledger.release([hold.id for hold in many])
+    assert await bench.ledger.use() == NOTHING
+
+
+async def test_two_services_share_the_credits(bench: Hands, settings: Settings) -> None:
+    """Two ledgers asking at once are never granted more than there is."""
+    other = await RedisLedger.connect(settings.redis)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            mine = [tasks.create_task(bench.ledger.hold(holds(1, first=i), LIMITS, 60.0)) for i in range(20)]
+            theirs = [tasks.create_task(other.hold(holds(1, first=100 + i), LIMITS, 60.0)) for i in range(20)]
+        assert sum(task.result() for task in (*mine, *theirs)) == 4
+    finally:
+        await other.close()
+
+
+async def test_what_is_resident_is_readable_under_its_key(bench: Hands) -> None:
+    """The field is `{device}:{identity}`, as the docs say."""
+    await bench.ledger.put_residency("node-0.cpu:0/1", 1, [resident("ab12")])
+    assert await bench.client.hkeys(bench.keys.residency) == [b"node-0.cpu:0/1:ab12"]  # type: ignore[misc]
+
+
+async def test_warns_of_a_server_that_may_evict(bench: Hands) -> None:
+    """noeviction and volatile policies keep our keys; allkeys policies do not."""
+    for policy, warned in (("noeviction", False), ("volatile-lru", False), ("allkeys-lru", True)):
+        await bench.client.config_set("maxmemory-policy", policy)
+        try:
+            with capture_logs() as events:
+                assert await bench.ledger.ensure_policy() == policy
+        finally:
+            await bench.client.config_set("maxmemory-policy", "noeviction")
+        assert [event["event"] for event in events] == ["redis_may_evict"] * warned
+
+
+async def test_an_empty_or_wrong_address_is_a_setting_to_mend() -> None:
+    """The message names the setting."""
+    for url in ("", "http://localhost"):
+        with pytest.raises(BadSetting, match=r"redis\.url"):
+            await RedisLedger.connect(Redis(url=url))
+
+
+def test_an_address_shows_no_password() -> None:
+    """What is told to people is host and port, or the socket's path."""
+    assert address("redis://user:secret@cache:7000/3") == "cache:7000"
+    assert address("redis://cache") == "cache:6379"
+    assert address("unix:///run/redis.sock?db=1") == "/run/redis.sock"

@@ -1,0 +1,155 @@
+"""What every ledger must do, as tests: a module subclasses `LedgerKit` and gives a fixture `bench`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llmos.infra.ledger.port import Hold, LaneUse, Ledger, Limit, Limits
+from llmos.schemas.job import Lane
+from llmos.schemas.telemetry import Residency
+
+LIMITS = Limits(
+    lanes={"interactive": Limit(3, 1000), "standard": Limit(2, 1000), "batch": Limit(1, 1000)},
+    overflow=Limit(2, 500),
+)
+NOTHING = {"interactive": LaneUse(0, 0), "standard": LaneUse(0, 0), "batch": LaneUse(0, 0)}
+
+
+class Bench(Protocol):
+    """A ledger and the hands that tests need beside it."""
+
+    ledger: Ledger
+
+    async def pass_time(self, seconds: float) -> None:
+        """Makes the ledger's clock stand that much later."""
+
+    async def flush(self) -> None:
+        """Empties the ledger behind its back."""
+
+
+def holds(count: int, lane: Lane = "standard", size: int = 10, first: int = 0) -> list[Hold]:
+    """Holds named after lane and number."""
+    return [Hold(f"{lane}-{i}", lane, size, "demo") for i in range(first, first + count)]
+
+
+def resident(model: str, **values: int) -> Residency:
+    """A model on a device."""
+    return Residency(model=model, name=f"name-of-{model}", state="resident", **values)
+
+
+class LedgerKit:
+    """The promises of the port, one a test."""
+
+    async def test_an_empty_ledger_holds_nothing(self, bench: Bench) -> None:
+        """A fresh ledger counts zero everywhere and has no generation."""
+        assert await bench.ledger.use() == NOTHING
+        assert await bench.ledger.generation() is None
+        assert await bench.ledger.residency() == {}
+        assert await bench.ledger.hold([], LIMITS, 60.0) == 0
+
+    async def test_grants_in_order_until_one_does_not_fit(self, bench: Bench) -> None:
+        """Own credits, then the overflow, then no more; a small one behind a refused one does not pass it."""
+        wanted = [*holds(3), Hold("large", "standard", 5000, "demo"), Hold("small", "standard", 1, "demo")]
+        assert await bench.ledger.hold(wanted, LIMITS, 60.0) == 3
+        assert (await bench.ledger.use())["standard"] == LaneUse(3, 30)
+        assert await bench.ledger.hold([Hold("small", "standard", 1, "demo")], LIMITS, 60.0) == 1
+
+    async def test_the_overflow_is_shared_by_all_lanes(self, bench: Bench) -> None:
+        """What one lane takes of it another has not."""
+        assert await bench.ledger.hold(holds(3, "batch"), LIMITS, 60.0) == 3
+        assert await bench.ledger.hold(holds(3, "standard"), LIMITS, 60.0) == 2
+
+    async def test_an_empty_lane_grants_its_first_whatever_its_size(self, bench: Bench) -> None:
+        """Nothing waits for ever; the second one waits."""
+        assert await bench.ledger.hold(holds(2, "batch", size=1_000_000), LIMITS, 60.0) == 1
+
+    async def test_a_hold_that_exists_is_granted_and_not_charged_again(self, bench: Bench) -> None:
+        """A reader that starts again takes the same credits, also when nothing more would fit."""
+        await bench.ledger.hold(holds(4), LIMITS, 60.0)
+        assert await bench.ledger.hold(holds(5), LIMITS, 60.0) == 4
+        assert (await bench.ledger.use())["standard"] == LaneUse(4, 40)
+
+    async def test_names_may_be_long_and_in_any_script(self, bench: Bench) -> None:
+        """Ids as `Head.hold` makes them, the longest names the schemas allow, sizes up to 2**50."""
+        long = [Hold(f"{'0f' * 16}@{'t' * 249}:{i}:{2**63 - 1}", "batch", 2**50, "ü" * 40) for i in range(2)]
+        assert await bench.ledger.hold(long, LIMITS._replace(overflow=Limit(5, 2**52)), 60.0) == 2
+        assert (await bench.ledger.use())["batch"] == LaneUse(2, 2**51)
+        await bench.ledger.release([long[0].id])
+        await bench.ledger.reconcile(long[1:], 60.0, 0.0)
+        assert (await bench.ledger.use())["batch"] == LaneUse(1, 2**50)
+
+    async def test_release_gives_back_once(self, bench: Bench) -> None:
+        """Releasing twice, or what is unknown, gives back nothing more."""
+        await bench.ledger.hold(holds(2), LIMITS, 60.0)
+        await bench.ledger.release(["standard-0", "standard-0", "nobody's"])
+        await bench.ledger.release(["standard-0"])
+        await bench.ledger.release([])
+        assert (await bench.ledger.use())["standard"] == LaneUse(1, 10)
+
+    async def test_a_hold_nobody_released_is_taken_back(self, bench: Bench) -> None:
+        """Each by its own time, and one that was taken again later, later."""
+        await bench.ledger.hold(holds(2), LIMITS, 60.0)
+        await bench.pass_time(40.0)
+        await bench.ledger.hold(holds(1), LIMITS, 60.0)
+        await bench.pass_time(40.0)
+        assert (await bench.ledger.use())["standard"] == LaneUse(1, 10)
+        await bench.pass_time(40.0)
+        assert await bench.ledger.use() == NOTHING
+
+    async def test_what_ran_out_makes_room(self, bench: Bench) -> None:
+        """A hold is decided after what has run out is taken back."""
+        await bench.ledger.hold(holds(4), LIMITS, 60.0)
+        assert await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0) == 0
+        await bench.pass_time(61.0)
+        assert await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0) == 1
+
+    async def test_reconcile_adds_what_is_missing_and_drops_what_is_old(self, bench: Bench) -> None:
+        """Live ones are put back with their sizes; others go when they are older than the grace."""
+        await bench.ledger.hold(holds(2), LIMITS, 600.0)
+        await bench.pass_time(30.0)
+        await bench.ledger.hold(holds(1, first=2), LIMITS, 600.0)
+        live = [*holds(1, size=70), *holds(2, "batch", size=5)]
+        await bench.ledger.reconcile(live, 600.0, grace_seconds=20.0)
+        assert await bench.ledger.use() == {
+            "interactive": LaneUse(0, 0),
+            "standard": LaneUse(2, 80),
+            "batch": LaneUse(2, 10),
+        }
+
+    async def test_reconcile_may_exceed_the_limits(self, bench: Bench) -> None:
+        """What is live is live; new ones wait until there is room."""
+        await bench.ledger.reconcile(holds(50), 600.0, grace_seconds=20.0)
+        assert (await bench.ledger.use())["standard"] == LaneUse(50, 500)
+        assert await bench.ledger.hold(holds(1, first=99), LIMITS, 60.0) == 0
+
+    async def test_the_generation_tells_that_the_ledger_was_emptied(self, bench: Bench) -> None:
+        """It stays over reconciles, is gone after a flush, and is another one afterwards."""
+        first = await bench.ledger.reconcile(holds(1), 600.0, grace_seconds=20.0)
+        assert await bench.ledger.reconcile([], 600.0, grace_seconds=20.0) == first
+        assert await bench.ledger.generation() == first
+        await bench.flush()
+        assert await bench.ledger.generation() is None
+        assert await bench.ledger.use() == NOTHING
+        second = await bench.ledger.reconcile(holds(1), 600.0, grace_seconds=20.0)
+        assert second != first
+        assert await bench.ledger.generation() == second
+
+    async def test_residency_is_replaced_device_by_device(self, bench: Bench) -> None:
+        """Each device has its last list; names with colons and models on several devices stay apart."""
+        ledger = bench.ledger
+        a, b = resident("aa", resident_bytes=2**40), resident("bb", active=3)
+        assert await ledger.put_residency("node-0.cpu:0/2", 5, [a, b])
+        assert await ledger.put_residency("node-0.cpu:1/2", 6, [a])
+        assert await ledger.put_residency("node-0.cpu:0/2", 5, [b])
+        assert await ledger.residency() == {"node-0.cpu:0/2": [b], "node-0.cpu:1/2": [a]}
+        assert await ledger.put_residency("node-0.cpu:1/2", 6, [])
+        assert await ledger.residency() == {"node-0.cpu:0/2": [b]}
+
+    async def test_an_earlier_life_of_a_worker_does_not_write(self, bench: Bench) -> None:
+        """A lower incarnation changes nothing; a higher one takes over."""
+        ledger = bench.ledger
+        assert await ledger.put_residency("d", 7, [resident("new")])
+        assert not await ledger.put_residency("d", 6, [resident("old")])
+        assert await ledger.residency() == {"d": [resident("new")]}
+        assert await ledger.put_residency("d", 8, [resident("newer")])
+        assert await ledger.residency() == {"d": [resident("newer")]}

@@ -1,0 +1,79 @@
+"""The ledger in memory keeps the port's promises, and can be away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmos.infra.ledger.memory import MemoryLedger
+from llmos.infra.ledger.port import Hold, LedgerAway, Limit, Limits
+from llmos.pipelines.admission.credits import grant
+from llmos.schemas.job import LANES
+from tests.kit.ledger_kit import LIMITS, LedgerKit, holds
+
+
+@dataclass
+class Hands:
+    """A clock set by hand, and the ledger on it."""
+
+    time: float = 1000.0
+
+    def __post_init__(self) -> None:
+        self.ledger = MemoryLedger(self)
+
+    def now(self) -> float:
+        return self.time
+
+    async def pass_time(self, seconds: float) -> None:
+        self.time += seconds
+
+    async def flush(self) -> None:
+        self.ledger.flush()
+
+
+class TestMemoryLedger(LedgerKit):
+    """The kit, in memory."""
+
+    @pytest.fixture
+    def bench(self) -> Hands:
+        return Hands()
+
+
+async def test_every_call_says_that_it_is_away() -> None:
+    """While it is away nothing answers; afterwards what was held is still held."""
+    ledger = Hands().ledger
+    await ledger.hold(holds(1), LIMITS, 60.0)
+    ledger.away = True
+    calls = [
+        ledger.hold(holds(1), LIMITS, 60.0),
+        ledger.release(["x"]),
+        ledger.use(),
+        ledger.generation(),
+        ledger.reconcile([], 60.0, 1.0),
+        ledger.put_residency("d", 1, []),
+        ledger.residency(),
+    ]
+    for call in calls:
+        with pytest.raises(LedgerAway):
+            await call
+    ledger.away = False
+    assert (await ledger.use())["standard"].jobs == 1
+
+
+_limit = st.builds(Limit, st.integers(1, 5), st.integers(1, 50))
+
+
+@given(
+    limits=st.builds(Limits, st.fixed_dictionaries(dict.fromkeys(LANES, _limit)), _limit),
+    wanted=st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 40)), max_size=20),
+)
+async def test_decides_as_admission_does(limits: Limits, wanted: list[tuple[str, int]]) -> None:
+    """The ledger and the rule of `credits` grant the same number and count the same."""
+    asked = [Hold(str(i), lane, size, "t") for i, (lane, size) in enumerate(wanted)]  # type: ignore[arg-type]
+    ledger = Hands().ledger
+    granted = grant({}, asked, limits)
+    assert await ledger.hold(asked, limits, 60.0) == granted.count
+    assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == granted.use
