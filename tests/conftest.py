@@ -23,7 +23,8 @@ from llmos.infra.settings import Settings, load
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0
 
-# Where a blocking call of ours is right: importing a module, writing one log line, reading /proc, which is memory.
+# Where a blocking call of ours is right: importing a module, writing one log line, reading /proc, which is memory, and
+# reading the settings, which happens once, before any work.
 _MAY_BLOCK: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("<frozen importlib._bootstrap>", ("_find_and_load", "_load_unlocked")),
     ("<frozen importlib._bootstrap_external>", ("get_data", "path_stats", "_path_stat", "_fill_cache")),
@@ -31,6 +32,7 @@ _MAY_BLOCK: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("structlog/_output.py", ("msg",)),
     ("structlog/_base.py", ("_proxy_to_logger",)),
     ("embedded/identity.py", ("started_at",)),
+    ("settings/tree.py", ("load",)),
 )
 
 

@@ -24,7 +24,7 @@ import psutil
 from llmos.cli.attach import STACK, attach_settings
 from llmos.infra.embedded.child import Child, ChildSpec
 from llmos.infra.embedded.directory import log_file, read_json, run_file
-from llmos.infra.embedded.identity import started_at
+from llmos.infra.embedded.identity import is_alive, started_at
 from llmos.infra.runtime.deadline import Deadline
 from llmos.infra.runtime.processes import readyz
 from llmos.infra.settings import Settings, load
@@ -144,12 +144,17 @@ class Stack:
         return await asyncio.to_thread(lambda: file.read_text(errors="replace") if file.exists() else "")
 
     def processes(self) -> list[int]:
-        """Every process of this stack: whatever was started with its state directory in the environment. Blocks."""
-        mark, found = str(self.directory), []
+        """Every process of this stack: whatever was started with its state directory in the environment. Blocks.
+
+        Redis writes its title over its environment; it is known by its run file.
+        """
+        mark = str(self.directory)
+        servers = [noted for name in _SERVERS if (noted := read_json(run_file(self.directory, name)))]
+        found = [int(noted["pid"]) for noted in servers if is_alive(noted)]
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 ours = process.environ().get("LLMOS_STATE_DIRECTORY") == mark
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                if ours and process.pid not in found and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process.pid)
         return found
 

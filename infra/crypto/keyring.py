@@ -98,15 +98,18 @@ class Keyring:
         Raises:
             BadSetting: it exists and cannot be used, or cannot be written.
         """
-        if not path.exists():
-            keyring = Keyring.memory()
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write(path, keyring, exclusive=True)
-            except FileExistsError:
-                pass  # another process was first, and its keys are the keys
-            except OSError as problem:
-                raise _bad(f"{path} cannot be written: {problem.strerror}") from None
+        if path.exists():
+            return Keyring.load(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise _bad(f"{path.parent} cannot be made: {problem.strerror}") from None
+        try:
+            _write(path, Keyring.memory(), exclusive=True)
+        except FileExistsError:
+            pass  # another process was first, and its keys are the keys
+        except OSError as problem:
+            raise _bad(f"{path} cannot be written: {problem.strerror}") from None
         return Keyring.load(path)
 
     @staticmethod

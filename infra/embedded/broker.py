@@ -107,7 +107,7 @@ def server_properties(directory: Path, ports: Mapping[str, int]) -> dict[str, st
         # The cleaner's default buffer is a quarter of our heap; this one holds a million keys.
         "log.cleaner.dedupe.buffer.size": 32 * 1024 * 1024,
         # After a crash the controller takes the dead broker for alive this long, and refuses its successor.
-        "broker.session.timeout.ms": 3000,
+        "broker.session.timeout.ms": 2000,
         "broker.heartbeat.interval.ms": 500,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import secrets
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
@@ -107,10 +106,10 @@ class RedisLedger:
 
     async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
         """Replaces what `device` has resident; False when a higher incarnation wrote."""
-        fields = [(resident_field(device, resident.model), _encode(resident)) for resident in residents]
-        (written,) = await self._wire.run(
-            scripts.PUT_RESIDENCY, self._keys.cache, device, str(incarnation), *itertools.chain.from_iterable(fields)
-        )
+        fields: list[str | bytes] = []
+        for resident in residents:
+            fields += resident_field(device, resident.model), _encode(resident)
+        (written,) = await self._wire.run(scripts.PUT_RESIDENCY, self._keys.cache, device, str(incarnation), *fields)
         return bool(written)
 
     async def residency(self) -> dict[str, list[Residency]]:

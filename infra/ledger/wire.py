@@ -51,6 +51,7 @@ class Wire:
         self._probe_key = probe_key
         self._lock = asyncio.Lock()
         self._probing: asyncio.Task[None] | None = None
+        self._closed = False
 
     async def open(self) -> None:
         """Connects and tries a write. Raises `LedgerAway`."""
@@ -58,6 +59,8 @@ class Wire:
 
     async def run(self, script: Script, keys: Sequence[str], *args: bytes | str | float) -> list[Any]:
         """What `script` gives, without the nonce. Raises `LedgerAway`, within the time-out."""
+        if self._closed:
+            raise LedgerAway("the ledger was closed")
         if self._probing is not None:
             if not self._probing.done():
                 raise LedgerAway("the ledger is away")
@@ -79,11 +82,11 @@ class Wire:
             return bytes(await self._connection.read_response()).decode()
 
     async def close(self) -> None:
-        """Ends the probe and the connection; bounded in time."""
+        """Ends the probe and the connection, without waiting for the server; later calls find the ledger away."""
+        self._closed = True
         if self._probing is not None:
             self._probing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._probing
+            await asyncio.wait({self._probing})
         await self._connection.disconnect(nowait=True)
 
     async def _probe(self) -> None:
@@ -116,7 +119,7 @@ class Wire:
                     await self._connection.disconnect(nowait=True)
                     raise
         except (RedisError, OSError, TimeoutError) as problem:
-            raise LedgerAway(f"{what}: {problem or type(problem).__name__}") from problem
+            raise LedgerAway(f"{what}: {str(problem) or type(problem).__name__}") from problem
 
     async def _ready(self) -> None:
         """Connects where needed; a connection with something to read is closed by the server, or not clean."""

@@ -18,16 +18,21 @@ _BESIDES_BYTES = SLACK_BYTES // 2
 
 def size_of(out: Out) -> int:
     """Key, value and headers of a record, in bytes."""
-    size = len(out.key or b"") + len(out.value or b"")
-    return size + sum(len(name.encode()) + len(value) for name, value in out.headers)
+    key, value, headers = out
+    size = (len(key) if key else 0) + (len(value) if value else 0)
+    if headers:
+        size += sum(len(name.encode()) + len(content) for name, content in headers)
+    return size
 
 
 def excess(outs: Iterable[Out]) -> str | None:
     """Why a record among `outs` fits no topic; None where all may be sent."""
     for out in outs:
-        value = 0 if out.value is None else len(out.value)
-        if value > RECORD_BYTES:
-            return f"a record of {value} bytes; at most {RECORD_BYTES} are allowed"
-        if (out.headers or out.key) and size_of(out) - value > _BESIDES_BYTES:
-            return f"key and headers of {size_of(out) - value} bytes; at most {_BESIDES_BYTES} are allowed"
+        key, value, headers = out
+        if value and len(value) > RECORD_BYTES:
+            return f"a record of {len(value)} bytes; at most {RECORD_BYTES} are allowed"
+        if headers or (key and len(key) > _BESIDES_BYTES):
+            besides = size_of(out) - len(value or b"")
+            if besides > _BESIDES_BYTES:
+                return f"key and headers of {besides} bytes; at most {_BESIDES_BYTES} are allowed"
     return None

@@ -12,6 +12,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from typing import NamedTuple
 
 import structlog
 import uvloop
@@ -43,20 +44,32 @@ RETRY_LIMIT_SECONDS = 2.0
 """First and longest back-off between attempts to reach Redis."""
 
 Body = Callable[[Context], Awaitable[None]]
-OpenLog = Callable[[Settings, str], Awaitable[Log]]
 
 
-async def _open_kafka(settings: Settings, client: str) -> Log:
+class Backends(NamedTuple):
+    """How the log and the ledger are reached."""
+
+    log: Callable[[Settings, str], Awaitable[Log]]
+    """Given the settings and the client's name."""
+    ledger: Callable[[Settings], Awaitable[Ledger]]
+
+
+async def _kafka(settings: Settings, client: str) -> Log:
     return await KafkaLog.connect(settings.kafka, client=client)
 
 
-def run_service(
-    service: str, instance: str | None, settings: Settings, body: Body, open_log: OpenLog = _open_kafka
-) -> int:
+async def _redis(settings: Settings) -> Ledger:
+    return await connect_ledger(settings.redis)
+
+
+REAL = Backends(_kafka, _redis)
+
+
+def run_service(service: str, instance: str | None, settings: Settings, body: Body, backends: Backends = REAL) -> int:
     """Runs `body` until it returns, fails, or is told to stop (SIGTERM, SIGINT); gives the process's exit code.
 
     The first signal sets `Context.stop` and gives the service `telemetry.drain_seconds`; a second ends it at once.
-    `open_log`: for a log other than Kafka, in tests.
+    `backends`: for tests, on a log and a ledger in memory.
     """
     try:
         events = configure(settings, service, instance)
@@ -66,7 +79,7 @@ def run_service(
     try:
         keyring = Keyring.load(settings.keyring)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Process(service, instance, settings, keyring, open_log).run(body))
+            runner.run(_Process(service, instance, settings, keyring, backends).run(body))
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - the last place where it can be told
         code = _explain(service, problem)
     else:
@@ -80,13 +93,13 @@ class _Process:
     """One life of a service."""
 
     def __init__(
-        self, service: str, instance: str | None, settings: Settings, keyring: Keyring, open_log: OpenLog
+        self, service: str, instance: str | None, settings: Settings, keyring: Keyring, backends: Backends
     ) -> None:
         self._service = service
         self._instance = instance
         self._settings = settings
         self._keyring = keyring
-        self._open_log = open_log
+        self._backends = backends
         self._health = ProgressHealth(settings.telemetry.live_seconds)
         self._stop = asyncio.Event()
         self._started = False
@@ -106,9 +119,9 @@ class _Process:
         async with contextlib.AsyncExitStack() as stack:
             endpoint = await Endpoint.open(settings, self._service, self._instance, self._health)
             stack.push_async_callback(_close, "endpoint", endpoint.close)
-            connected = await self._open_log(settings, client)
+            connected = await self._backends.log(settings, client)
             stack.push_async_callback(_close, "log", connected.close)
-            ledger = await connect_ledger(settings.redis)
+            ledger = await self._backends.ledger(settings)
             stack.push_async_callback(_close, "ledger", ledger.close)
             context = Context(
                 service=self._service,
@@ -167,6 +180,8 @@ async def connect_ledger(redis: Redis) -> Ledger:
                     ledger = await RedisLedger.connect(redis)
                     break
                 except LedgerAway as away:
+                    if pause == RETRY_SECONDS:
+                        log.warning("waiting_for_redis", address=address(redis.url), problem=str(away))
                     problem = str(away)
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, RETRY_LIMIT_SECONDS)

@@ -81,11 +81,19 @@ def submit_command(
         idempotency_key=idempotency_key,
         events=events,
     )
-    run(_submit(session, task, tenant, secret_file, wait=wait, stream=stream, json=json))
+    run(_submit(session, task, tenant, secret_file, outputs=len(texts), wait=wait, stream=stream, json=json))
 
 
 async def _submit(
-    session: Session, task: Task, tenant: str, secret_file: Path | None, *, wait: bool, stream: bool, json: bool
+    session: Session,
+    task: Task,
+    tenant: str,
+    secret_file: Path | None,
+    *,
+    outputs: int,
+    wait: bool,
+    stream: bool,
+    json: bool,
 ) -> None:
     async with session.client(tenant, secret_file) as client:
         (submission,) = await client.submit_many([task])
@@ -99,7 +107,7 @@ async def _submit(
         # A little beyond the job's own time-out, so that its own answer says that it expired.
         patience = task.timeout + 30.0
         if stream:
-            await _follow(session, client, submission, patience, json=json)
+            await _follow(session, client, submission, patience, json=json, outputs=outputs)
         else:
             answer = await client.result(submission, patience)
             show_answer(session, answer, json=json)
@@ -119,8 +127,10 @@ def attach_command(
     run(attach())
 
 
-async def _follow(session: Session, client: Client, job: Reference, timeout: float, *, json: bool) -> None:
-    printer = StreamPrinter(session)
+async def _follow(
+    session: Session, client: Client, job: Reference, timeout: float, *, json: bool, outputs: int = 1
+) -> None:
+    printer = StreamPrinter(session, outputs=outputs)
     answer: Answer | None = None
     async with aclosing(client.stream(job, timeout)) as events:
         async for event in events:

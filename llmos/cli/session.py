@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from llmos.schemas.errors import BadSetting
 
 T = TypeVar("T")
 
+FILE_COLUMNS = 200
+
 Connect = Callable[[Settings, str, bytes], AbstractAsyncContextManager[Client]]
 """Makes a client for (settings, tenant, secret)."""
 
@@ -38,8 +41,8 @@ class Session:
 
     connect: Connect = connect
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    out: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
-    err: Console = field(default_factory=lambda: Console(stderr=True, soft_wrap=True, highlight=False))
+    out: Console = field(default_factory=lambda: _console(stderr=False))
+    err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def settings(self) -> Settings:
         """The settings tree. Raises `BadSetting`."""
@@ -56,6 +59,13 @@ class Session:
     def note(self, text: str) -> None:
         """A line for people, beside the output."""
         self.err.print(text, style="dim", markup=False)
+
+
+def _console(*, stderr: bool) -> Console:
+    """A console; where it is no terminal, as wide as the tables."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else FILE_COLUMNS
+    return Console(stderr=stderr, width=width, soft_wrap=True, highlight=False)
 
 
 def session_of(context: typer.Context) -> Session:

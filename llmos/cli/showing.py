@@ -81,57 +81,79 @@ def _line(output: Output) -> str:
 
 
 class StreamPrinter:
-    """Shows a stream's events as they come: text on standard output, states beside it."""
+    """Shows a stream's events as they come: text on standard output, states beside it.
 
-    def __init__(self, session: Session, *, states: bool = True) -> None:
+    Of several outputs one is shown as it grows; the others wait until it has ended, each then at its own line.
+    """
+
+    def __init__(self, session: Session, *, outputs: int = 1, states: bool = True) -> None:
         self._session = session
+        self._numbered = outputs > 1
         self._states = states
-        self._current: int | None = None
-        """The output that the line under way belongs to."""
+        self._live: int | None = None
+        """The output whose line is under way."""
+        self._texts: dict[int, str] = {}
+        """What is known of the outputs that are not on the terminal yet."""
+        self._ended: set[int] = set()
 
     def show(self, event: Event) -> None:
         """Shows one event."""
-        if isinstance(event, TokenText):
-            self._to(event.output_index)
+        if isinstance(event, StateChanged):
+            if self._states and self._live is None:
+                self._session.note(_state_line(event))
+        elif isinstance(event, Final):
+            self._final(event)
+        else:
+            if isinstance(event, Moved) and event.output_index == self._live:
+                self._newline()
+                self._session.note("moved to another device; what is shown of it now replaces the line before")
+            self._append(event)
+
+    def _append(self, event: TokenText | Moved) -> None:
+        index = event.output_index
+        if isinstance(event, TokenText) and index == self._live:
             self._write(event.text)
         elif isinstance(event, Moved):
-            self._newline()
-            self._session.note(f"moved to another device: output {event.output_index} goes on anew")
-            self._to(event.output_index)
-            self._write(event.text)
-        elif isinstance(event, StateChanged):
-            if self._states and self._current is None:
-                self._session.note(_state_line(event))
+            self._texts[index] = event.text
+            self._ended.discard(index)
         else:
-            self._final(event)
+            self._texts[index] = self._texts.get(index, "") + event.text
+        if isinstance(event, TokenText) and event.finish:
+            self._ended.add(index)
+        if self._live is None or (self._live == index and index in self._ended):
+            self._next()
+
+    def _next(self) -> None:
+        """Ends the line under way, shows the outputs that have ended, and goes on with one that has not."""
+        self._newline()
+        for index in sorted(self._texts):
+            self._begin(index)
+            if index not in self._ended:
+                return
+            self._newline()
+
+    def _begin(self, index: int) -> None:
+        self._live = index
+        if index or self._numbered:
+            self._write(f"[{index}] ")
+        self._write(self._texts.pop(index))
 
     def _final(self, final: Final) -> None:
-        if final.answer.status == "completed":
-            for index, text in sorted(final.replaced.items()):
-                self._newline()
-                self._to(index)
-                self._write(text)
+        if final.answer.status == "completed" and final.answer.kind != "embed":
+            self._texts |= final.replaced
+            self._ended |= set(self._texts)
+            self._next()
         self._newline()
-        if final.answer.kind == "embed" or final.answer.error is None:
-            shown = final.answer.kind != "embed"
-            show_answer(self._session, final.answer, json=False, shown=shown)
-
-    def _to(self, output_index: int) -> None:
-        if self._current == output_index:
-            return
-        if self._current is not None or output_index:
-            self._newline()
-            self._write(f"[{output_index}] ")
-        self._current = output_index
+        show_answer(self._session, final.answer, json=False, shown=final.answer.kind != "embed")
 
     def _write(self, text: str) -> None:
         self._session.out.file.write(text)
         self._session.out.file.flush()
 
     def _newline(self) -> None:
-        if self._current is not None:
+        if self._live is not None:
             self._write("\n")
-            self._current = None
+            self._live = None
 
 
 def _state_line(event: StateChanged) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
@@ -272,7 +273,8 @@ class Client:
     async def _emit(self, built: Built) -> Origin:
         topic = topics.REQUESTS[built.lane]
         count = await self._count(topic)
-        turn = self._turns[topic] = self._turns.get(topic, -1) + 1
+        # The first turn is random: many clients that send one request each must not all send to one partition.
+        turn = self._turns[topic] = self._turns.get(topic, random.randrange(count)) + 1
         place = Place(topic, turn % count)
         request_id = built.request.request_id
         self._board.sending(request_id)
@@ -322,7 +324,8 @@ class Client:
                     for topic in (topics.STREAM, topics.RESULTS)
                     for p in range(await self._count(topic))
                 ]
-                self._ends = dict(await self._connected.ends(places))
+                ends = dict(await self._connected.ends(places))
+                await self._results.start({place: end for place, end in ends.items() if place.topic == topics.RESULTS})
+                self._ends = ends
                 self._ends_until = now + ENDS_SECONDS
-                self._results.start({place: end for place, end in self._ends.items() if place.topic == topics.RESULTS})
             return self._ends

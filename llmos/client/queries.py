@@ -69,11 +69,12 @@ class Queries:
 
     async def _start(self) -> None:
         async with self._starting:
-            if self._task is None:
-                spec = TopicSpec(self._place.topic, 1, REPLY_SECONDS, append_time=False, record_bytes=RECORD_BYTES)
-                await self._log.ensure([spec])
-                self._task = asyncio.create_task(self._read(), name="llmos-client-replies")
-                self._task.add_done_callback(self._ended)
+            if self._task is not None:
+                return
+            spec = TopicSpec(self._place.topic, 1, REPLY_SECONDS, append_time=False, record_bytes=RECORD_BYTES)
+            await self._log.ensure([spec])
+            self._task = asyncio.create_task(self._read(), name="llmos-client-replies")
+            self._task.add_done_callback(self._ended)
 
     async def _read(self) -> None:
         reader = self._log.reader()

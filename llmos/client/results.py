@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import structlog
 
 from llmos.client.matching import Board, better
 from llmos.client.references import JobRef
-from llmos.infra.log.port import Log, Place, Record
+from llmos.infra.log.port import Log, Place, Reader, Record
 from llmos.schemas import topics
 from llmos.schemas.errors import RecordError
 from llmos.schemas.job import Origin
@@ -46,11 +46,21 @@ class Results:
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
 
-    def start(self, ends: Mapping[Place, int]) -> None:
-        """Begins to read at `ends`; further calls change nothing."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._read(ends), name="llmos-client-results")
-            self._task.add_done_callback(self._ended)
+    async def start(self, ends: Mapping[Place, int]) -> None:
+        """Begins to read at `ends`; further calls change nothing. Belongs to one task at a time."""
+        if self._task is not None:
+            return
+        reader = self._log.reader()
+        try:
+            reader.assign(ends)
+            # Connects here, where nobody cancels it: a client may be closed right after its first submission.
+            first = await reader.read(timeout=0.0)
+        except BaseException:
+            await reader.close()
+            raise
+        self._take_all(first)
+        self._task = asyncio.create_task(self._read(reader), name="llmos-client-results")
+        self._task.add_done_callback(self._ended)
 
     async def wait(self, origin: Origin) -> Answer:
         """The answer to a submission that the board owes or keeps; raises what ended the reading."""
@@ -75,16 +85,17 @@ class Results:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=10.0)
 
-    async def _read(self, ends: Mapping[Place, int]) -> None:
-        reader = self._log.reader()
+    async def _read(self, reader: Reader) -> None:
         try:
-            reader.assign(ends)
             while True:
-                for records in (await reader.read(timeout=READ_SECONDS)).values():
-                    for record in records:
-                        self._take(record)
+                self._take_all(await reader.read(timeout=READ_SECONDS))
         finally:
             await reader.close()
+
+    def _take_all(self, batches: Mapping[Place, Sequence[Record]]) -> None:
+        for records in batches.values():
+            for record in records:
+                self._take(record)
 
     def _take(self, record: Record) -> None:
         whose = whose_answer(record)

@@ -92,6 +92,9 @@ async def follow(
     tail = _Tail(reader, place)
     try:
         reader.assign({place: min(max(begin, start or 0), end)})
+        # Connects here, where nobody cancels it: the answer may come before the reader has its connection.
+        for event in _shown((await reader.read(timeout=0.0)).get(place, []), passing, assembler):
+            yield event
         while not answer.done():
             for event in _shown(await tail.records(READ_SECONDS, beside=answer), passing, assembler):
                 yield event

@@ -12,7 +12,7 @@ from llmos.schemas.job import Lane
 class Granted(NamedTuple):
     """How many of the holds, from the front, may go, and what the lanes hold then."""
 
-    count: int
+    taken: int
     use: dict[Lane, LaneUse]
 
 
@@ -38,9 +38,9 @@ def fits(use: Mapping[Lane, LaneUse], lane: Lane, size: int, limits: Limits) -> 
 def grant(use: Mapping[Lane, LaneUse], holds: Sequence[Hold], limits: Limits) -> Granted:
     """Grants holds in order until one does not fit."""
     now = dict(use)
-    for count, hold in enumerate(holds):
+    for taken, hold in enumerate(holds):
         if not fits(now, hold.lane, hold.size, limits):
-            return Granted(count, now)
+            return Granted(taken, now)
         own = now.get(hold.lane, LaneUse(0, 0))
         now[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
     return Granted(len(holds), now)

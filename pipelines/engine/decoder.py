@@ -124,12 +124,12 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One token for each sequence that decodes, then some prompt tokens of those that wait; what there is to tell."""
-        events = [event for sequence, outcome in self._decode() for event in self._settle(sequence, outcome)]
+        events = self._settle(self._decode())
         budget = self._prefill_tokens
         while budget > 0 and (waiting := self._waiting()) is not None:
             chunk = waiting.prompt[waiting.read : waiting.read + budget]
             budget -= len(chunk)
-            events += self._settle(waiting, _attempt(self._prefill, waiting, chunk))
+            events += self._settle([(waiting, _attempt(self._prefill, waiting, chunk))])
         return events
 
     def _waiting(self) -> Sequence | None:
@@ -169,17 +169,21 @@ class Engine:
         positions = [sequence.length for sequence in sequences]
         return self._model.logits(self._model.decode(tokens, positions, self.cache, first_slot))
 
-    def _settle(self, sequence: Sequence, outcome: _Outcome) -> list[Event]:
-        """What there is to tell of an outcome; a sequence that ended leaves."""
-        event = outcome if isinstance(outcome, Exception) else _attempt(_accept, sequence, outcome)
-        if isinstance(event, Exception):
+    def _settle(self, outcomes: list[tuple[Sequence, _Outcome]]) -> list[Event]:
+        """What there is to tell of each outcome; those that ended leave, once all that ran together have their token."""
+        events: list[Event] = []
+        for sequence, outcome in outcomes:
+            event = outcome if isinstance(outcome, Exception) else _attempt(_accept, sequence, outcome)
+            if isinstance(event, Exception):
+                event = sequence.fail(f"{type(event).__name__}: {event}")
+            if event is not None:
+                events.append(event)
+        for sequence in [sequence for sequence, _ in outcomes if sequence.ended]:
             slot = self._row.index(sequence)
-            self.cache.clear(slot)  # it may hold NaN, which a later sequence in this slot must not meet
+            if sequence.failed:
+                self.cache.clear(slot)  # it may hold NaN, which a later sequence in this slot must not meet
             self._leave(slot)
-            return [sequence.failed(f"{type(event).__name__}: {event}")]
-        if sequence.finish:
-            self._leave(self._row.index(sequence))
-        return [event] if event is not None else []
+        return events
 
     def _leave(self, slot: int) -> None:
         """Takes a sequence out and closes the gap: by the last that decodes, then by those that wait, in order."""

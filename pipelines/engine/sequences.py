@@ -46,6 +46,7 @@ class Sequence:
         """Prompt tokens that are in the cache."""
         self.produced: list[int] = []
         self.finish: Finish = ""
+        self.failed = False
         self._max_tokens = request.max_tokens
         self._end_tokens = end_tokens
         self._sampler = Sampler(request)
@@ -55,13 +56,18 @@ class Sequence:
         """Tokens that events have told of."""
 
     @property
+    def ended(self) -> bool:
+        """Whether its last event was made."""
+        return self.failed or bool(self.finish)
+
+    @property
     def prefilled(self) -> bool:
         """Whether the whole prompt was read, so that it takes part in decoding."""
         return self.read == len(self.prompt)
 
     @property
     def length(self) -> int:
-        """Positions of the cache that are in use: all but the newest token."""
+        """Positions of the cache that are in use, between steps: all but the newest token."""
         return self.read + max(0, len(self.produced) - 1)
 
     @property
@@ -90,10 +96,10 @@ class Sequence:
         finish: Finish = "stop" if self._stops.hit else "length"
         return self._event(text + self._stops.flush(), finish)
 
-    def failed(self, problem: str) -> Event:
-        """The event that ends it without a result."""
-        event = self._event("", "")
-        return event._replace(error=problem)
+    def fail(self, problem: str) -> Event:
+        """Ends it without a result; gives the event that says so."""
+        self.failed = True
+        return self._event("", "")._replace(error=problem)
 
     def _event(self, text: str, finish: Finish) -> Event:
         first, self._told = self._told, len(self.produced)

@@ -46,7 +46,7 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
         pick = _pick(devices, names, waiting, snapshot.rules, turn)
         if isinstance(pick, Why):
             heapq.heappop(heads)
-            held.append(Held(waiting.group, task, max(waiting.count, len(waiting.tasks)) - index, pick))
+            held.append(Held(waiting.group, task, max(waiting.total, len(waiting.tasks)) - index, pick))
             continue
         turn = pick.turn
         service = service_seconds(pick.device, waiting.group, snapshot.rules)

@@ -33,7 +33,7 @@ class Held(NamedTuple):
 
     group: Group
     first: Key
-    count: int
+    tasks: int
     why: Why
     """Of the device that was nearest to taking it."""
 

@@ -22,7 +22,7 @@ class Decaying:
     def value(self, now: float) -> float:
         """The faded sum."""
         age = max(now - self.at, 0.0)
-        return self.total * 0.5 ** (age / self.half_life_seconds) if self.total else 0.0
+        return self.total * math.pow(0.5, age / self.half_life_seconds)
 
 
 class ArrivalRate:
@@ -42,7 +42,7 @@ class ArrivalRate:
     def value(self, now: float) -> float:
         """λ. With S = Σ 2^(−age/h), λ = S / ∫₀^T 2^(−t/h) dt, T the time since the start."""
         span = max(now - self._began, 1e-3)
-        window = self._half_life / math.log(2) * (1.0 - 0.5 ** (span / self._half_life))
+        window = self._half_life / math.log(2) * (1.0 - math.pow(0.5, span / self._half_life))
         return self._arrivals.value(now) / max(window, 1.0)
 
 

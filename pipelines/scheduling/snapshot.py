@@ -26,7 +26,7 @@ class Waiting(NamedTuple):
     """In order; at least as many as all devices have room for."""
     weight_bytes: int = 0
     """Of the group's model."""
-    count: int = 0
+    total: int = 0
     """All that wait, also those beyond `tasks`."""
 
 

@@ -65,7 +65,7 @@ class Credits:
             self._say(degraded=False)
         except LedgerAway as away:
             self._say(degraded=True, problem=str(away))
-            count = grant(self._use_without_ledger(), holds, self._limits).count
+            count = grant(self._use_without_ledger(), holds, self._limits).taken
         now = self._ctx.clock.now()
         self._recent.extend((now, hold) for hold in holds[:count])
         self._forget(now)

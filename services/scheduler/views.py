@@ -58,7 +58,7 @@ def scheduler_report(desk: Desk, held: Sequence[Held], now: float) -> SchedulerR
             waiting[LANES[key.lane]] += 1
     by_rule: dict[str, int] = {}
     for entry in held:
-        by_rule[entry.why.rule] = by_rule.get(entry.why.rule, 0) + entry.count
+        by_rule[entry.why.rule] = by_rule.get(entry.why.rule, 0) + entry.tasks
     return SchedulerReport(
         at=now,
         term=desk.term,

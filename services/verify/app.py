@@ -11,6 +11,7 @@ from llmos.infra.stages.follower import Follower
 from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.ownership import owned, partitions_of
 from llmos.infra.stages.tenants import TenantTable
+from llmos.pipelines.models.store import ModelStore, shipped_models
 from llmos.schemas import topics
 from llmos.services.verify.directory import ModelDirectory
 from llmos.services.verify.handler import VerifyHandler
@@ -20,11 +21,17 @@ COMMIT_SECONDS = 1.0
 
 async def run(ctx: Context) -> None:
     """Runs until `ctx.stop` is set. Raises what ends the process."""
+    models = ModelDirectory(ctx.settings.verify.characters_per_token)
+    store = ModelStore([*shipped_models(), *ctx.settings.node.models_directories])
+    await asyncio.to_thread(models.load_tokenizers, store)
+    await run_with(ctx, models)
+
+
+async def run_with(ctx: Context, models: ModelDirectory) -> None:
+    """The same, with tokenizers that were loaded before."""
     partitions = await partitions_of(ctx, topics.ADMITTED)
     await partitions_of(ctx, topics.SEALED)
     tenants = TenantTable(ctx.keyring)
-    models = ModelDirectory(ctx.settings)
-    await asyncio.to_thread(models.scan)
     follower = Follower(ctx, [tenants.table, models.table])
     followed = await follower.load()
     places = [Place(topics.ADMITTED, p) for p in owned(ctx.settings.instance, partitions)]

@@ -8,9 +8,8 @@ from typing import Any
 
 import structlog
 
-from llmos.infra.settings import Settings
 from llmos.infra.stages.follower import Table
-from llmos.pipelines.models.store import ModelStore, shipped_models
+from llmos.pipelines.models.store import ModelStore
 from llmos.pipelines.models.tokenizer import Tokenizer
 from llmos.schemas import topics
 from llmos.schemas.catalog import CATALOG, Alias, Model
@@ -23,17 +22,16 @@ log = structlog.get_logger()
 class ModelDirectory:
     """What `catalog` says, followed live."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, characters_per_token: float) -> None:
         self.table = Table(topics.CATALOG, CATALOG, self._changed)
         self._names: dict[str, str] = {}
         """Name or alias → identity."""
-        self._store = ModelStore([*shipped_models(), *settings.node.models_directories])
-        self._tokenizers: dict[str, Tokenizer | None] = {}
-        self._characters_per_token = settings.verify.characters_per_token
+        self._tokenizers: dict[str, Tokenizer] = {}
+        self._characters_per_token = characters_per_token
 
-    def scan(self) -> None:
+    def load_tokenizers(self, store: ModelStore) -> None:
         """Loads the tokenizers of the models directories; reads and hashes files, so call it in a thread."""
-        for identity, manifest in self._store.scan().models.items():
+        for identity, manifest in store.scan().models.items():
             try:
                 self._tokenizers[identity] = Tokenizer.load(manifest)
             except ModelDamaged as problem:

@@ -8,6 +8,7 @@ The heart is `decode → attempt → classify → settle`:
 - `runners/events`: what an attempt brought; `runners/classify`: the one place where exceptions are sorted.
 - `settling`: what events mean for the tasks held: records to send.
 
-Around it: `app` (claims the device, owns every task), `held` (the tasks this worker has), `publisher` (sends what was
-settled), `heart` (heartbeats, residency, the catalog).
+Around it: `app` (opens the device), `life` (claims it, owns every task, drains), `equipment` (a device as the rest sees
+it), `held` (the tasks this worker has), `publisher` (sends what was settled), `heart` (heartbeats, residency), `catalog`
+(which models this node has).
 """

@@ -71,7 +71,7 @@ class EngineThread:
         self._post(lambda _: self._ended.set(), None)
 
     def _run(self) -> None:
-        runners = self._make(lambda loading: self._post(self._deliver, [loading]))
+        runners = self._make(self._tell)
         by_kind = {kind: runner for runner in runners for kind in runner.kinds}
         while True:
             busy = [runner for runner in runners if runner.busy()]
@@ -103,6 +103,10 @@ class EngineThread:
                 command = self._commands.get_nowait()
         except queue.Empty:
             return True
+
+    def _tell(self, loading: Loading) -> None:
+        events: list[Event] = [loading]
+        self._post(self._deliver, events)
 
     def _post(self, call: Callable[[T], None], what: T) -> None:
         try:

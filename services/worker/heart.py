@@ -1,24 +1,20 @@
-"""What the worker says of itself: heartbeats, residency in the ledger, its models in the catalog."""
+"""What the worker says of itself: heartbeats, and residency in the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 
 import structlog
 
 from llmos.infra.ledger.port import LedgerAway
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
-from llmos.pipelines.models.manifest import Manifest
-from llmos.pipelines.models.store import ModelStore
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.catalog import Model
 from llmos.schemas.telemetry import Heartbeat, Residency, Served
+from llmos.services.worker.equipment import Equipment
 from llmos.services.worker.held import HeldTasks
-from llmos.services.worker.runners.base import Meter
 
 log = structlog.get_logger()
 
@@ -29,25 +25,12 @@ RESIDENCY_SECONDS = 5.0
 class Heart:
     """Beats until the process ends."""
 
-    def __init__(
-        self,
-        ctx: Context,
-        device: str,
-        incarnation: int,
-        held: HeldTasks,
-        meter: Meter,
-        kinds: list[str],
-        residents: Callable[[], list[Residency]],
-        budget_bytes: int,
-    ) -> None:
+    def __init__(self, ctx: Context, equipment: Equipment, incarnation: int, held: HeldTasks) -> None:
         self._ctx = ctx
-        self._device = device
+        self._equipment = equipment
+        self._device = equipment.device
         self._incarnation = incarnation
         self._held = held
-        self._meter = meter
-        self._kinds = kinds
-        self._residents = residents
-        self._budget_bytes = budget_bytes
         self._sequence = 0
         self._written: tuple[float, list[Residency]] = (0.0, [])
         self._now = asyncio.Event()
@@ -70,7 +53,7 @@ class Heart:
 
     async def beat(self) -> None:
         """One heartbeat."""
-        residents = self._residents()
+        residents = self._equipment.residents()
         message = self._message(residents)
         await self._ctx.log.emit(Place(topics.TELEMETRY, 0), [Out(self._device.encode(), encode(message))])
         self._ctx.health.progress("heart")
@@ -80,7 +63,7 @@ class Heart:
         now = self._ctx.clock.now()
         queued, running, done = self._held.lists(now)
         self._sequence += 1
-        meter = self._meter
+        meter = self._equipment.meter
         served = [
             Served(
                 model=model,
@@ -103,14 +86,14 @@ class Heart:
             running=running,
             done=done,
             slots=self._ctx.settings.worker.slots,
-            budget_bytes=self._budget_bytes,
+            budget_bytes=self._equipment.budget_bytes,
             resident_bytes=sum(r.resident_bytes for r in residents),
             residents=residents,
             served=served,
             busy_seconds=meter.wall_busy_seconds,
             steps=meter.steps,
             draining=self._ctx.stop.is_set(),
-            kinds=self._kinds,
+            kinds=self._equipment.kinds,
         )
 
     async def _write_residency(self, residents: list[Residency]) -> None:
@@ -124,28 +107,3 @@ class Heart:
         except LedgerAway as away:
             log.warning("ledger_away", problem=str(away))
         self._written = (now, residents)
-
-
-async def publish_models(ctx: Context, store: ModelStore) -> None:
-    """Scans the models directories and says in `catalog` what is there."""
-    scan = await asyncio.to_thread(store.scan)
-    for directory, problem in scan.damaged:
-        log.error("model_damaged", directory=str(directory), problem=str(problem))
-    records = [Out(identity.encode(), encode(_model(manifest))) for identity, manifest in sorted(scan.models.items())]
-    if records:
-        await ctx.log.emit(Place(topics.CATALOG, 0), records)
-
-
-def _model(manifest: Manifest) -> Model:
-    return Model(
-        identity=manifest.identity,
-        name=manifest.name,
-        architecture=manifest.architecture,
-        kinds=list(manifest.kinds),
-        parameters=manifest.parameters,
-        weight_bytes=manifest.weight_bytes,
-        context_tokens=manifest.context_tokens,
-        width=manifest.hidden_size,
-        dtype=manifest.dtype,
-        licence=manifest.licence,
-    )

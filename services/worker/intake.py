@@ -26,7 +26,7 @@ from llmos.schemas.errors import (
 from llmos.schemas.ids import term_of
 from llmos.schemas.telemetry import TaskFailed
 from llmos.schemas.work import WORK, Claim, Work
-from llmos.services.worker.engine_thread import EngineThread
+from llmos.services.worker.equipment import Engine
 from llmos.services.worker.held import HeldTask, HeldTasks
 from llmos.services.worker.publisher import Publisher
 from llmos.services.worker.runners.events import Assignment, Event, ItemEnded, TaskEnded
@@ -38,7 +38,7 @@ class Intake:
     """What comes from the scheduler."""
 
     def __init__(
-        self, ctx: Context, held: HeldTasks, engine: EngineThread, publisher: Publisher, device: str, incarnation: int
+        self, ctx: Context, held: HeldTasks, engine: Engine, publisher: Publisher, device: str, incarnation: int
     ) -> None:
         self._ctx = ctx
         self._held = held

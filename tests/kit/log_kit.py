@@ -384,9 +384,7 @@ class TransactorKit:
         ],
         ids=["no topic", "no partition", "too large for the topic", "too large for all"],
     )
-    async def test_a_place_that_refuses_is_named(
-        self, connect: Connect, place: Place, batch: Sequence[Out]
-    ) -> None:
+    async def test_a_place_that_refuses_is_named(self, connect: Connect, place: Place, batch: Sequence[Out]) -> None:
         """Nothing becomes visible, the transactor goes on without the place, and readers reach the end."""
         log = await connect("one")
         await log.ensure([spec(), spec("small", 1, record_bytes=1000)])

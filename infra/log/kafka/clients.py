@@ -95,13 +95,23 @@ async def stop_client(client: Any) -> None:
 
 async def stop_producer(producer: Any) -> None:
     """Ends a producer within twice `STOP_SECONDS`; what it could not send by then is not sent."""
-    if await _bounded("producer", producer.stop()):
-        return
-    sender = producer._sender.sender_task
-    if sender is not None:
-        # `stop` was waiting for deliveries; without this the sender would try for ever.
-        sender.cancel()
-    await _bounded("producer's connections", producer.client.close())
+    if not await _bounded("producer", producer.stop()):
+        sender = producer._sender.sender_task
+        if sender is not None:
+            # `stop` was waiting for deliveries; without this the sender would try for ever.
+            sender.cancel()
+        await _bounded("producer's connections", producer.client.close())
+    _hear(producer)
+
+
+def _hear(producer: Any) -> None:
+    """Asks for the errors that a failed producer left in futures of its own, else each is logged as never heard of."""
+    futures = [batch._drain_waiter for batches in producer._message_accumulator._batches.values() for batch in batches]
+    if producer._txn_manager is not None:
+        futures.append(producer._txn_manager._transaction_waiter)
+    for future in futures:
+        if future is not None and future.done() and not future.cancelled():
+            future.exception()
 
 
 async def _bounded(what: str, stopping: Any) -> bool:

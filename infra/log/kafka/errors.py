@@ -150,6 +150,8 @@ RAISED: tuple[type[Exception], ...] = (
 def describe(error: BaseException) -> str:
     """The error in one line; asyncio's and aiokafka's are often without a text."""
     text = " ".join(str(error).split())
+    if isinstance(error, TimeoutError) and not text:
+        return "no answer in time"
     name = type(error).__name__
     return text if text.startswith(name) else f"{name}: {text}" if text else name
 

@@ -15,7 +15,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class EchoRunner:
     """All echo tasks at hand are one step."""
 
-    kinds = ("echo",)
+    kinds: tuple[str, ...] = ("echo",)
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter

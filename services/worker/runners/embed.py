@@ -30,7 +30,7 @@ _encode = msgspec.msgpack.Encoder().encode
 class EmbedRunner:
     """Batches across tasks, up to `batch_texts` texts a step."""
 
-    kinds = ("embed",)
+    kinds: tuple[str, ...] = ("embed",)
 
     def __init__(self, models: Models, meter: Meter, batch_texts: int) -> None:
         self._models = models

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import cast
 
 import msgspec
 
@@ -47,7 +48,7 @@ class _Running:
 class GenerateRunner:
     """One running batch per model."""
 
-    kinds = ("generate",)
+    kinds: tuple[str, ...] = ("generate",)
 
     def __init__(self, models: Models, meter: Meter) -> None:
         self._models = models
@@ -142,13 +143,13 @@ class GenerateRunner:
         seconds = time.perf_counter() - began
         self._meter.busy_seconds[model, "generate"] += seconds
         for key in keys:
-            running = self._running.get(key[0])  # type: ignore[index]
+            running = self._running.get(cast("_Item", key)[0])
             if running is not None:
                 running.device_seconds += seconds / len(keys)
         return [event for step in steps for event in self._told(step)]
 
     def _told(self, step: Step) -> list[Event]:
-        name, item = step.key  # type: ignore[misc]
+        name, item = cast("_Item", step.key)
         running = self._running.get(name)
         if running is None:
             return []

@@ -50,8 +50,8 @@ async def test_decides_as_admission_does(bench: Hands, limits: Limits, steps: li
             asked = [Hold(str(made + i), lane, size, "t") for i, (lane, size) in enumerate(step)]  # type: ignore[misc]
             made += len(asked)
             granted = grant(counts, asked, limits)  # type: ignore[arg-type]
-            assert await bench.ledger.hold(asked, limits, 60.0) == granted.count
-            held |= {hold.id: hold for hold in asked[: granted.count]}
+            assert await bench.ledger.hold(asked, limits, 60.0) == granted.taken
+            held |= {hold.id: hold for hold in asked[: granted.taken]}
         else:
             ids = [str(number) for number in step]
             await bench.ledger.release(ids)

@@ -198,7 +198,7 @@ async def test_a_server_that_takes_no_writes_is_away(bench: Hands, monkeypatch: 
 
 
 async def test_close_ends_a_probe(bench: Hands, proxy: Proxy) -> None:
-    """A wire closed while it is away leaves no task behind, and one closed twice is closed."""
+    """A wire closed while it is away leaves no task behind; closed twice it is closed, and later calls find it away."""
     wire = await opened(proxy.url, bench.keys, 0.05)
     proxy.replies.clear()
     with pytest.raises(LedgerAway):
@@ -206,3 +206,5 @@ async def test_close_ends_a_probe(bench: Hands, proxy: Proxy) -> None:
     await wire.close()
     await wire.close()
     assert "ledger-probe" not in {task.get_name() for task in asyncio.all_tasks()}
+    with pytest.raises(LedgerAway, match="closed"):
+        await wire.run(USE, bench.keys.credits)

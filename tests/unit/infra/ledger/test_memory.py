@@ -75,5 +75,5 @@ async def test_decides_as_admission_does(limits: Limits, wanted: list[tuple[str,
     asked = [Hold(str(i), lane, size, "t") for i, (lane, size) in enumerate(wanted)]  # type: ignore[arg-type]
     ledger = Hands().ledger
     granted = grant({}, asked, limits)
-    assert await ledger.hold(asked, limits, 60.0) == granted.count
+    assert await ledger.hold(asked, limits, 60.0) == granted.taken
     assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == granted.use

@@ -107,9 +107,7 @@ def llama(make_llama: Make) -> Manifest:
 def make_bert(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) -> Make:
     """Saves a random BERT; `files` are JSON files beside it, keyword arguments change its configuration."""
 
-    def make(
-        name: str = "bert", seed: int = 0, files: dict[str, Any] | None = None, **changes: Any
-    ) -> Manifest:
+    def make(name: str = "bert", seed: int = 0, files: dict[str, Any] | None = None, **changes: Any) -> Manifest:
         directory: Path = tmp_path_factory.mktemp("models") / name
         torch.manual_seed(seed)
         BertModel(BertConfig(**{**BERT, **changes})).save_pretrained(directory)

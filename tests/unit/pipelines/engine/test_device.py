@@ -31,7 +31,9 @@ def test_a_spec_names_its_device(spec: str, parsed: DeviceSpec, label: str) -> N
     assert parse_spec(parsed.text) == parsed
 
 
-@pytest.mark.parametrize("spec", ["", "cpu", "cpu:", "cpu:0", "cpu:1/1", "cpu:2/1", "cpu:-1/2", "cpu:0/0", "CPU:0/1", "cpu:0/1 ", "cpu:a/b"])
+@pytest.mark.parametrize(
+    "spec", ["", "cpu", "cpu:", "cpu:0", "cpu:1/1", "cpu:2/1", "cpu:-1/2", "cpu:0/0", "CPU:0/1", "cpu:0/1 ", "cpu:a/b"]
+)
 def test_a_bad_spec_stops_the_start(spec: str) -> None:
     """What is not kind:k/n with k below n is an error that names the setting."""
     with pytest.raises(BadSetting, match=r"worker\.device"):

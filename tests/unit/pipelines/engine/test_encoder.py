@@ -37,9 +37,7 @@ def modules(pooling: dict[str, Any], *, normalise: bool) -> dict[str, Any]:
     return {"modules.json": listed, "1_Pooling/config.json": pooling}
 
 
-def expected(
-    directory: Path, texts: list[str], max_tokens: int, mode: str, *, normalise: bool
-) -> torch.Tensor:
+def expected(directory: Path, texts: list[str], max_tokens: int, mode: str, *, normalise: bool) -> torch.Tensor:
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(directory / "tokenizer.json"))
     model = BertModel.from_pretrained(directory, dtype=torch.float32).eval()
     rows = []

@@ -1,0 +1,261 @@
+"""A whole system on the log in memory and a virtual clock: the services' own code, crashed, frozen and delayed by a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from random import Random
+
+import msgspec
+
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.secrets import new_secret, wrap_secret
+from llmos.infra.ledger.memory import MemoryLedger
+from llmos.infra.log.memory import Crashed, Fate, MemoryBroker, MemoryLog, RandomFaults
+from llmos.infra.log.memory.faults import Operation
+from llmos.infra.log.port import Out, Place
+from llmos.infra.log.topics import specs
+from llmos.infra.runtime.context import Context
+from llmos.infra.settings import Settings
+from llmos.infra.simulation import VirtualClock
+from llmos.pipelines.kinds.base import items_of
+from llmos.schemas import topics
+from llmos.schemas.base import encode
+from llmos.schemas.catalog import Tenant
+from llmos.schemas.errors import Ambiguous, EngineFailed
+from llmos.schemas.tasks import EchoOutput
+from llmos.schemas.telemetry import WorkerDied
+from llmos.services.aggregator import app as aggregator
+from llmos.services.ingest import app as ingest
+from llmos.services.scheduler import app as scheduler
+from llmos.services.verify import app as verify
+from llmos.services.verify.directory import ModelDirectory
+from llmos.services.worker.equipment import Equipment
+from llmos.services.worker.life import live
+from llmos.services.worker.runners.base import Meter
+from llmos.services.worker.runners.events import Assignment, Began, Event, ItemEnded, TaskBroke, TaskEnded, TaskName
+
+TENANTS = ("demo", "acme", "globex")
+Body = Callable[[Context], Awaitable[None]]
+
+
+class _Health:
+    def progress(self, loop: str) -> None:
+        """Nobody looks."""
+
+    def ready(self, what: str = "") -> None:
+        """Nobody looks."""
+
+
+class Weather:
+    """Faults for services until `calm` is set; clients and calm days know only small delays."""
+
+    def __init__(self, faults: RandomFaults) -> None:
+        self.calm = False
+        self._faults = faults
+        self._mild = RandomFaults(delay=faults.delay, marker_delay=faults.marker_delay)
+
+    def fate(self, client: str, operation: Operation, place: Place | None, random: Random) -> Fate:
+        """By the weather."""
+        mild = self.calm or client.startswith(("client", "world"))
+        return (self._mild if mild else self._faults).fate(client, operation, place, random)
+
+
+class EmulatedEngine:
+    """Runs `echo` with random service times on the loop; now and then an attempt breaks."""
+
+    def __init__(self, deliver: Callable[[list[Event]], None], random: Random, meter: Meter, breaks: float) -> None:
+        self._deliver = deliver
+        self._random = random
+        self._meter = meter
+        self._breaks = breaks
+        self._timers: dict[TaskName, asyncio.TimerHandle] = {}
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def run(self, assignment: Assignment) -> None:
+        """The task is done after a while."""
+        loop = asyncio.get_running_loop()
+        self._timers[assignment.name] = loop.call_later(self._random.expovariate(10.0), self._end, assignment)
+        self._deliver([Began(assignment.name)])
+
+    def stop(self, name: TaskName) -> None:
+        """The task leaves."""
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    async def close(self, timeout: float) -> None:
+        """All tasks leave."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _end(self, assignment: Assignment) -> None:
+        del self._timers[assignment.name]
+        if self._random.random() < self._breaks:
+            self._deliver([TaskBroke(assignment.name, EngineFailed(problem="emulated"))])
+            return
+        self._meter.tasks["", "echo"] += 1
+        outputs = [msgspec.msgpack.encode(EchoOutput(text=text)) for text in items_of(assignment.input.text)]
+        items = [ItemEnded(assignment.name, i, output, None, 0, 0) for i, output in enumerate(outputs)]
+        self._deliver([*items, TaskEnded(assignment.name, 0.01)])
+
+
+def _verify(ctx: Context) -> Awaitable[None]:
+    """Verify without a models directory: these jobs need no model, and nothing is read from the disk."""
+    return verify.run_with(ctx, ModelDirectory(ctx.settings.verify.characters_per_token))
+
+
+@dataclass
+class Process:
+    """A simulated process, started anew whenever it ends."""
+
+    name: str
+    body: Body
+    settings: Settings
+    log: MemoryLog | None = None
+    task: asyncio.Task[None] | None = None
+    supervisor: asyncio.Task[None] | None = None
+    lives: int = 0
+    ends: list[str] = field(default_factory=list)
+    """How each life ended."""
+
+
+class World:
+    """The system. Everything random is drawn from `seed`."""
+
+    def __init__(self, seed: int, *, partitions: int = 3, faults: RandomFaults | None = None, **settings: object) -> None:
+        self.random = Random(seed)
+        self.clock = VirtualClock(asyncio.get_running_loop())
+        self.weather = Weather(faults or RandomFaults())
+        self.broker = MemoryBroker(self.clock, seed, self.weather, request_seconds=4.0, transaction_seconds=4.0)
+        self.ledger = MemoryLedger(self.clock)
+        self.keyring = Keyring.memory()
+        self.settings = Settings(kafka={"partitions": partitions}, **settings)
+        self.processes: dict[str, Process] = {}
+        self.unexpected: list[BaseException] = []
+        self.breaks = 0.02
+        self._count = 0
+
+    async def begin(self) -> None:
+        """Topics and tenants."""
+        log = self.broker.connect("world")
+        await log.ensure(specs(self.settings))
+        records = []
+        for name in TENANTS:
+            key_id, wrapped = wrap_secret(self.keyring, name, new_secret())
+            tenant = Tenant(name=name, plaintext="allow", mac="optional", wrapped_secret=wrapped, key_id=key_id)
+            records.append(Out(name.encode(), encode(tenant)))
+        await log.emit(Place(topics.TENANTS, 0), records)
+
+    def start_all(self, instances: int = 1, devices: int = 2) -> None:
+        """Every service, `instances` of those that share partitions."""
+        for i in range(instances):
+            share = self._with(instance={"i": i, "n": instances})
+            self.start(f"ingest-{i}", ingest.run, share)
+            self.start(f"verify-{i}", _verify, share)
+            self.start(f"aggregator-{i}", aggregator.run, share)
+        self.start("scheduler", scheduler.run, self.settings)
+        for k in range(devices):
+            self.start(f"worker-{k}", self._worker(f"node-0.cpu{k}"), self.settings)
+
+    def _with(self, **settings: object) -> Settings:
+        return self.settings.model_copy(
+            update={name: type(getattr(self.settings, name))(**value) for name, value in settings.items()}  # type: ignore[arg-type]
+        )
+
+    def _worker(self, device: str) -> Body:
+        def body(ctx: Context) -> Awaitable[None]:
+            meter = Meter()
+            random = Random(self.random.random())
+            return live(
+                ctx,
+                Equipment(
+                    device=device,
+                    kinds=["echo"],
+                    meter=meter,
+                    residents=list,
+                    budget_bytes=1,
+                    make_engine=lambda deliver, died: EmulatedEngine(deliver, random, meter, self.breaks),
+                ),
+            )
+
+        return body
+
+    def start(self, name: str, body: Body, settings: Settings) -> Process:
+        """A process under supervision."""
+        process = self.processes[name] = Process(name, body, settings)
+        process.supervisor = asyncio.create_task(self._supervise(process), name=f"supervisor of {name}")
+        return process
+
+    async def _supervise(self, process: Process) -> None:
+        while True:
+            process.lives += 1
+            process.log = self.broker.connect(process.name)
+            ctx = Context(
+                service=process.name.partition("-")[0],
+                settings=process.settings,
+                log=process.log,
+                ledger=self.ledger,
+                keyring=self.keyring,
+                clock=self.clock,
+                health=_Health(),
+                stop=asyncio.Event(),
+            )
+            process.task = asyncio.ensure_future(process.body(ctx))
+            await asyncio.wait([process.task])
+            process.ends.append(self._end_of(process.task))
+            process.log.crash()
+            await asyncio.sleep(self.random.uniform(0.1, 1.0))
+
+    def _end_of(self, task: asyncio.Task[None]) -> str:
+        if task.cancelled():
+            return "cancelled"
+        problem = task.exception()
+        if problem is not None and not isinstance(problem, Crashed | Ambiguous):
+            self.unexpected.append(problem)
+        return type(problem).__name__
+
+    def crash(self, name: str) -> None:
+        """SIGKILL."""
+        process = self.processes[name]
+        if process.log is not None and process.task is not None:
+            process.log.crash()
+            process.task.cancel()
+
+    async def node_sees_death(self, device: str) -> None:
+        """A node tells that a worker died."""
+        message = WorkerDied(device=device, node="node-0", pid=os.getpid(), at=self.clock.now(), reason="killed")
+        await self.broker.connect("world").emit(
+            Place(topics.TELEMETRY, 0), [Out(device.encode(), encode(message))]
+        )
+
+    async def make_zombie(self, name: str, seconds: float) -> None:
+        """The process stops for a while; meanwhile another takes its place; then both go on."""
+        process = self.processes[name]
+        log = process.log
+        if log is None:
+            return
+        log.freeze()
+        self._count += 1
+        self.processes.pop(name)
+        self.processes[f"{name}~{self._count}"] = process
+        self.start(name, process.body, process.settings)
+        await asyncio.sleep(seconds)
+        log.thaw()
+
+    async def end(self) -> None:
+        """Ends all processes."""
+        for process in self.processes.values():
+            for task in (process.supervisor, process.task):
+                if task is not None:
+                    task.cancel()
+            if process.log is not None:
+                process.log.crash()
+        await asyncio.gather(
+            *(t for p in self.processes.values() for t in (p.supervisor, p.task) if t is not None),
+            return_exceptions=True,
+        )
