@@ -13,7 +13,7 @@ from llmos.infra.embedded.identity import is_alive, started_at
 from llmos.infra.embedded.ports import LOOPBACK
 from llmos.infra.runtime.beside import first_of
 from llmos.infra.runtime.deadline import Deadline
-from llmos.infra.runtime.supervisor import Restarts, Supervisor
+from llmos.infra.runtime.supervisor import Death, Restarts, Supervisor
 from llmos.infra.settings import Settings
 from llmos.schemas.errors import AlreadyRunning
 
@@ -45,7 +45,7 @@ async def embedded(
         return
     stack = _Stack(settings, directory, report)
     try:
-        async with Supervisor(stack.restarts, on_spawn=stack.note) as supervisor:
+        async with Supervisor(stack.restarts, on_death=stack.died, on_spawn=stack.note) as supervisor:
             filled = await stack.start(supervisor)
             try:
                 yield filled
@@ -92,6 +92,10 @@ class _Stack:
         self._ports[spec.name] = port
         await supervisor.start(spec)
         self._report(f"{spec.name} listens on {LOOPBACK}:{port}")
+
+    def died(self, death: Death) -> None:
+        """A server ended by itself; it comes back at the same address."""
+        self._report(f"{death.name} (process {death.pid}) ended with {death.reason}; it is started again")
 
     async def note(self, child: Child) -> None:
         """Writes down who runs, for the next start and for other terminals."""

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 Origin = tuple[str, int, int]
 """Topic, partition and offset of a request."""
@@ -27,6 +27,7 @@ async def witness(bootstrap: str, results: str, timeout: float = 60.0) -> Witnes
     Raises `TimeoutError` when that takes longer than `timeout` seconds.
     """
     consumer = AIOKafkaConsumer(
+        results,  # without a group: all its partitions
         bootstrap_servers=bootstrap,
         isolation_level="read_committed",
         enable_auto_commit=False,
@@ -36,16 +37,15 @@ async def witness(bootstrap: str, results: str, timeout: float = 60.0) -> Witnes
     async with asyncio.timeout(timeout):
         await consumer.start()
         try:
-            return await _read(consumer, results)
+            return await _read(consumer)
         finally:
             await consumer.stop()
 
 
-async def _read(consumer: AIOKafkaConsumer, results: str) -> Witnessed:
+async def _read(consumer: AIOKafkaConsumer) -> Witnessed:
     answers: Counter[Origin] = Counter()
     statuses: Counter[str] = Counter()
-    places = [TopicPartition(results, p) for p in await _partitions(consumer, results)]
-    consumer.assign(places)
+    places = sorted(consumer.assignment())
     ends = await consumer.end_offsets(places)
     await consumer.seek_to_beginning(*places)
     while True:
@@ -58,12 +58,3 @@ async def _read(consumer: AIOKafkaConsumer, results: str) -> Witnessed:
                 topic, partition, offset = answer["origin"]
                 answers[topic, partition, offset] += 1
                 statuses[answer["status"]] += 1
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    """The topic's partitions; they are unknown until the first metadata about it came."""
-    await consumer.topics()
-    found = consumer.partitions_for_topic(topic)
-    if not found:
-        raise LookupError(f"the broker has no topic {topic}")
-    return sorted(found)

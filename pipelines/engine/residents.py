@@ -130,7 +130,7 @@ class ResidentModels:
 
     def _load(self, manifest: Manifest, progress: Progress | None) -> LoadedModel:
         plan = self._plan(manifest)
-        self._make_room(manifest, plan.resident_bytes)
+        self._make_room(manifest, self._measured.get(manifest.identity, plan.resident_bytes))
         self._loading = Residency(model=manifest.identity, name=manifest.name, state="loading")
         try:
             model = self._open(manifest, plan, progress)

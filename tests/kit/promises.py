@@ -54,7 +54,14 @@ class Ledger:
 
     def violations(self) -> list[str]:
         """Every broken promise, in words."""
-        return [*self._exactly_once(), *self._receipts(), *self._dead(), *self._right(), *self._keys(), *self._cancels()]
+        return [
+            *self._exactly_once(),
+            *self._receipts(),
+            *self._dead(),
+            *self._right(),
+            *self._keys(),
+            *self._cancels(),
+        ]
 
     def _exactly_once(self) -> Iterable[str]:
         counts = Counter(_origin(answer) for answer in self.answers)

@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 
-from llmos.infra.log.memory import RandomFaults
+from llmos.infra.log.memory import MemoryLog, RandomFaults
 from llmos.infra.log.port import Out, Place
 from llmos.infra.simulation import run
 from llmos.schemas import topics
@@ -48,6 +48,8 @@ class Clients:
                 await self._cancel(log, self._random.choice(self._sent), self._world.clock.now())
             elif roll < 0.15:
                 await self._cancel_before(log)
+            elif roll < 0.17:
+                await self._cancel_too_early(log)
             else:
                 burst = [self._request() for _ in range(self._random.choice((1, 1, 1, 5)))]
                 await log.emit(self._place(), [Out(None, encode(request)) for request in burst])
@@ -86,12 +88,12 @@ class Clients:
         lane = self._random.choice(LANES)
         return Place(topics.REQUESTS[lane], self._random.randrange(self._world.settings.kafka.partitions))
 
-    async def _cancel(self, log, request: Request, at: float) -> None:  # type: ignore[no-untyped-def]
+    async def _cancel(self, log: MemoryLog, request: Request, at: float) -> None:
         name = job_id(request.tenant, request.idempotency_key or request.request_id)
         message = Cancel(tenant=request.tenant, job_id=name, at=at)
         await log.emit(Place(topics.CONTROL, 0), [Out(name, encode(message))])
 
-    async def _cancel_before(self, log) -> None:  # type: ignore[no-untyped-def]
+    async def _cancel_before(self, log: MemoryLog) -> None:
         """The cancel overtakes its submission: it is remembered and hits it."""
         self._count += 1
         now = self._world.clock.now()
@@ -104,6 +106,14 @@ class Clients:
         )
         await self._cancel(log, request, now + 0.001)
         await asyncio.sleep(self._random.uniform(1.0, 4.0))
+        await log.emit(self._place(), [Out(None, encode(request))])
+
+    async def _cancel_too_early(self, log: MemoryLog) -> None:
+        """A cancel of before a submission was made does not concern it."""
+        request = Request(request_id=self._name(), tenant="demo", kind="echo", input=self._input())
+        await self._cancel(log, request, self._world.clock.now())
+        await asyncio.sleep(self._random.uniform(1.0, 4.0))
+        request = msgspec.structs.replace(request, submitted_at=self._world.clock.now())
         await log.emit(self._place(), [Out(None, encode(request))])
 
 

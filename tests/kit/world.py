@@ -122,12 +122,16 @@ class Process:
     lives: int = 0
     ends: list[str] = field(default_factory=list)
     """How each life ended."""
+    again: bool = True
+    """Whether it is started anew."""
 
 
 class World:
     """The system. Everything random is drawn from `seed`."""
 
-    def __init__(self, seed: int, *, partitions: int = 3, faults: RandomFaults | None = None, **settings: object) -> None:
+    def __init__(
+        self, seed: int, *, partitions: int = 3, faults: RandomFaults | None = None, **settings: object
+    ) -> None:
         self.random = Random(seed)
         self.clock = VirtualClock(asyncio.get_running_loop())
         self.weather = Weather(faults or RandomFaults())
@@ -192,7 +196,7 @@ class World:
         return process
 
     async def _supervise(self, process: Process) -> None:
-        while True:
+        while process.again:
             process.lives += 1
             process.log = self.broker.connect(process.name)
             ctx = Context(
@@ -229,12 +233,14 @@ class World:
     async def node_sees_death(self, device: str) -> None:
         """A node tells that a worker died."""
         message = WorkerDied(device=device, node="node-0", pid=os.getpid(), at=self.clock.now(), reason="killed")
-        await self.broker.connect("world").emit(
-            Place(topics.TELEMETRY, 0), [Out(device.encode(), encode(message))]
-        )
+        await self.broker.connect("world").emit(Place(topics.TELEMETRY, 0), [Out(device.encode(), encode(message))])
 
     async def make_zombie(self, name: str, seconds: float) -> None:
-        """The process stops for a while; meanwhile another takes its place; then both go on."""
+        """The process stops for a while; meanwhile another takes its place; then both go on.
+
+        Of what has one owner (scheduler, device, transactional ids) the zombie is not started anew when it ends: two
+        supervisors of one name would fence each other for ever.
+        """
         process = self.processes[name]
         log = process.log
         if log is None:
@@ -242,6 +248,7 @@ class World:
         log.freeze()
         self._count += 1
         self.processes.pop(name)
+        process.again = name.startswith(("ingest", "verify"))
         self.processes[f"{name}~{self._count}"] = process
         self.start(name, process.body, process.settings)
         await asyncio.sleep(seconds)

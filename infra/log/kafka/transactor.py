@@ -98,8 +98,6 @@ class KafkaTransactor:
             if type(error) in FENCED:
                 raise Fenced(what=f"Transactor {self._name}") from error
             raise ambiguous(operation, error) from error
-        except Unwritable:
-            raise
         try:
             async with asyncio.timeout(self._seconds):
                 await self._producer.commit_transaction()

@@ -8,7 +8,8 @@ import pytest
 
 from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.settings import Settings
-from tests.kit.log_kit import Connect, LogKit
+from tests.kit.log_bench import Connect
+from tests.kit.log_kit import LogKit
 
 
 class TestKafkaLog(LogKit):

@@ -11,13 +11,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from llmos.infra.log.kafka import KafkaLog
-from llmos.infra.log.port import Commit, Place, TopicSpec
+from llmos.infra.log.kafka.clients import stop_producer
+from llmos.infra.log.port import Commit, Out, Place, TopicSpec
 from llmos.infra.log.topics import ensure_topics
 from llmos.infra.settings import Settings
 from llmos.infra.settings.tree import Kafka
-from llmos.schemas.errors import Ambiguous, BadSetting, LayoutMismatch, Unreachable
+from llmos.schemas.errors import Ambiguous, BadSetting, Fenced, LayoutMismatch, Unreachable
 from llmos.schemas.topics import TABLE
-from tests.kit.log_kit import A0, collect, everything, outs, spec, values
+from tests.kit.log_bench import A0, collect, everything, outs, spec, values
 
 
 def free_port() -> int:
@@ -193,4 +194,26 @@ async def test_many_transactions_and_emits_side_by_side(settings: Settings) -> N
     await asyncio.gather(transact(), *(emit(name) for name in range(5)))
     found = await everything(log, A0)
     assert {record.offset: (record.value or b"").decode() for record in found} == told
+    await log.close()
+
+
+async def test_a_replaced_producer_notices_who_came_between(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a refusal the name is initialised anew; whoever was initialised since the abort makes that `Fenced`."""
+    log = await KafkaLog.connect(settings.kafka, "one")
+    await log.ensure([spec(record_bytes=1000)])
+    older = await log.transactor("t")
+
+    async def stop_slowly(producer: object) -> None:
+        monkeypatch.undo()
+        await (await log.transactor("t")).transact({A0: outs("between")})
+        await stop_producer(producer)
+
+    monkeypatch.setattr("llmos.infra.log.kafka.transactor.stop_producer", stop_slowly)
+    with pytest.raises(Fenced):
+        await older.transact({A0: [Out(None, bytes(200_000))]})
+    with pytest.raises(Ambiguous):
+        await older.transact({A0: outs("zombie")})
+    assert values(await everything(log, A0)) == ["between"]
     await log.close()

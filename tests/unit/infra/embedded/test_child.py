@@ -75,12 +75,20 @@ async def test_an_exit_code_is_reported(tmp_path: Path) -> None:
     assert await asyncio.gather(child.wait(), child.wait()) == [3, 3]
 
 
-async def test_a_child_that_never_gets_ready_shows_its_log(tmp_path: Path) -> None:
+async def test_a_child_that_never_gets_ready_shows_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error holds the end of what the child wrote in this life, and the child is gone."""
-    (tmp_path / "log").write_text("from an earlier life\n")
+    log = tmp_path / "log"
+    log.write_text("from an earlier life\n")
     code = f"print('cannot find the file', flush=True); {SLEEPS}"
+    monkeypatch.setattr("llmos.infra.embedded.child._PROBE_TIMEOUT", 60.0)
+
+    async def not_ready_after_writing(pid: int) -> bool:
+        while "cannot find" not in await asyncio.to_thread(log.read_text):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return False
+
     with pytest.raises(ChildFailed, match="no answer within") as caught:
-        await Child.start(spec(tmp_path, code, ready=never, ready_seconds=0.5))
+        await Child.start(spec(tmp_path, code, ready=not_ready_after_writing, ready_seconds=0.001))
     assert "cannot find the file" in str(caught.value)
     assert "earlier life" not in str(caught.value)
 

@@ -8,7 +8,8 @@ import pytest
 
 from llmos.infra.log.clock import WallClock
 from llmos.infra.log.memory import MemoryBroker, MemoryLog, RandomFaults
-from tests.kit.log_kit import Connect, LogKit
+from tests.kit.log_bench import Connect
+from tests.kit.log_kit import LogKit
 
 
 async def _connect(broker: MemoryBroker) -> AsyncIterator[Connect]:

@@ -11,7 +11,7 @@ from llmos.infra.log.memory import Crashed, Fate, Faults, MemoryBroker, RandomFa
 from llmos.infra.log.port import Commit, Place
 from llmos.infra.simulation import VirtualClock, run
 from llmos.schemas.errors import Ambiguous, Fenced, LayoutMismatch
-from tests.kit.log_kit import A0, A1, collect, everything, outs, spec, values
+from tests.kit.log_bench import A0, A1, collect, everything, outs, spec, values
 
 
 def simulate(main: Callable[[MemoryBroker], Awaitable[None]], faults: Faults | None = None, seed: int = 0) -> None:

@@ -242,6 +242,20 @@ def test_text_held_back_comes_out_at_the_end(llama: Manifest) -> None:
     assert outcome(drain(engine), "x")[0] == tokenizer.decode(tokens[1:3])
 
 
+def test_text_held_back_comes_out_at_an_end_token(llama: Manifest) -> None:
+    """The same where the model ends the text by itself: what looked like a stop string, or half a character, is text."""
+    tokenizer = Tokenizer.load(llama)
+    after, tokens = chain_of(tokenizer, "xyST")
+    engine = Engine(Chain(after), tokenizer, 1, 64)
+    engine.add("x", tokens[:1], request(stop=["STP"]))
+    assert outcome(drain(engine), "x") == ("yST", "stop")
+    after, tokens = chain_of(tokenizer, "x猫")
+    del after[tokens[2]]
+    engine = Engine(Chain(after), tokenizer, 1, 64)
+    engine.add("x", tokens[:1], request())
+    assert outcome(drain(engine), "x") == (tokenizer.decode(tokens[1:3]), "stop")
+
+
 def test_one_that_ends_at_once_tells_so(llama: Manifest) -> None:
     """An end token as the first gives one event without text or tokens."""
     engine = Engine(Chain({}), Tokenizer.load(llama), 1, 64)
@@ -300,11 +314,20 @@ def test_nan_in_a_slot_does_not_outlive_its_sequence(make_llama: Any) -> None:
     embedding[300] = float("nan")
     engine.add("bad", [5, 6, 7, 300, 300, 300], request())
     assert [event.error for event in engine.step()] == ["ArithmeticError: the model's logits are not finite"]
-    engine.add("long", [9] * 12, request(20))
     engine.add("short", [8], request(20))
+    engine.add("long", [9] * 12, request(20))
     events = drain(engine)
     assert not [event.error for event in events if event.error]
     assert outcome(events, "short") == alone(manifest, [8], request(20))
+
+
+def test_nan_in_the_middle_of_a_prompt_is_found_at_once(make_llama: Any) -> None:
+    """A prompt that is read in pieces fails at the piece that is not finite, and does not go on with NaN in its slot."""
+    engine = engine_of(make_llama("poisoned", vocab_size=321), slots=2, prefill_tokens=2)
+    engine._model._embedding[300] = float("nan")  # type: ignore[attr-defined]
+    engine.add("bad", [5, 300, 6, 7, 8], request())
+    assert [event.error for event in engine.step()] == ["ArithmeticError: the model's hidden states are not finite"]
+    assert bool(torch.isfinite(engine.cache.keys).all())
 
 
 def test_loading_gives_an_engine_that_knows_its_name(llama: Manifest) -> None:
