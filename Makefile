@@ -1,0 +1,54 @@
+# Everything a person or CI does here. On a fresh machine: Python >= 3.11, make and a package registry are enough.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+BENCH ?=
+
+.PHONY: help setup demo up test check bench lock pages train clean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: $(READY)  ## the environment in .venv, from the hash-locked requirements (about 6 GB)
+
+$(READY): requirements.lock requirements-uv.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $(READY)
+
+demo: $(READY)  ## start everything, run the main job on real input, print a report, stop
+	$(BIN)/llmos demo
+
+up: $(READY)  ## run the system until Ctrl-C, durable under .llmos
+	$(BIN)/llmos up
+
+test: $(READY)  ## all tests
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## format, lint, types, import contracts, generated pages
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m llmos.cli.pages --check
+
+bench: $(READY)  ## all benchmarks, or one: make bench BENCH=pipeline
+	$(BIN)/python -m benchmarks $(BENCH)
+
+pages: $(READY)  ## write the generated pages of docs/
+	$(BIN)/python -m llmos.cli.pages
+
+train: $(READY)  ## train the decoder that ships, anew (about ten minutes)
+	$(BIN)/python -m llmos.pipelines.training.decoder --data examples/data/tinyshakespeare.txt.gz --out models/shakespeare-decoder --resume
+
+lock: $(READY)  ## resolve the dependencies anew
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --all-extras --python-version 3.11 pyproject.toml -o requirements.lock --quiet
+
+clean:  ## remove the environment and what tests left
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
