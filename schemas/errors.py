@@ -239,6 +239,14 @@ class CommitMissing(OperatorError):
     code = "commit_missing"
 
 
+class PositionLost(OperatorError):
+    """Offset {offset} of {place} is not in the log, which now holds {begin} to {end}: records were lost to retention or
+    deletion, and what they asked for must be submitted again. Lengthen the topic's retention, then start the service
+    again; where it then misses a commit, set its group's offset to the earliest one, never to the latest."""
+
+    code = "position_lost"
+
+
 class AlreadyRunning(OperatorError):
     """Another llmos (process {pid}) uses the state directory {directory}; stop it with `llmos down`."""
 

@@ -73,7 +73,7 @@ class Reader(Protocol):
         """What is there of the places not paused; waits at most `timeout` seconds for the first record.
 
         Raises:
-            LayoutMismatch: a position lies outside of the log (records were lost to retention or deletion).
+            PositionLost: a position lies outside of the log (records were lost to retention or deletion).
         """
 
     def position(self, place: Place) -> int:

@@ -40,11 +40,11 @@ async def tour(session: Session, settings: Settings, jobs: int) -> bool:
         found = await search(session, clients[0], sentences)
         _title(session, f"{jobs} jobs of three kinds, on three lanes, by three tenants")
         many = await send_and_wait(clients, workload(jobs, sentences), session.out)
+        seen = await witness(settings.kafka.bootstrap, settings.kafka.topic_prefix + topics.RESULTS)
         report = read_reply(await clients[0].query("devices"), SchedulerReport)
-    seen = await witness(settings.kafka.bootstrap, settings.kafka.topic_prefix + topics.RESULTS)
     verdict = demo_report.judge([streamed, *found, *many], seen)
     answers = [answered.answer for answered in many]
-    _title(session, "what came of it")
+    _title(session, "counted by an independent reader, and where the time went")
     session.out.print(demo_report.summary(verdict, answers, first_token_seconds))
     session.out.print(demo_report.latencies(answers))
     session.out.print(tables.devices(report.devices))

@@ -19,10 +19,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SECONDS = 180.0
 
 PROMISED = {
-    "bare_msgpack.py": ["event: running", "status: completed", "text: '"],
+    "bare_msgpack.py": ["event: running", "event: '", "status: completed", "text: "],
     "bare_json.py": ["status: completed", "text: hello", "text: wörld"],
     "async_client.py": [
-        "streamed: '",
+        "streamed: ",
         "embedded: [384, 384]",
         "echoed: 100",
         "refused: Job",

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from llmos.infra.log.port import Commit, Out
-from llmos.schemas.errors import Ambiguous, LayoutMismatch
+from llmos.schemas.errors import Ambiguous, PositionLost
 from llmos.schemas.limits import METADATA_CHARACTERS, RECORD_BYTES
 from tests.kit.log_bench import A0, A1, DEADLINE_SECONDS, Connect, collect, everything, outs, spec, values
 from tests.kit.log_kit_transactions import TopicsKit, TransactorKit
@@ -227,7 +227,7 @@ class ReaderKit:
         await log.emit(A0, outs("0"))
         reader = log.reader()
         reader.assign({A0: 7})
-        with pytest.raises(LayoutMismatch, match="7"):
+        with pytest.raises(PositionLost, match=r"Offset 7 of .*\[0\].* holds 0 to 1"):
             await collect(reader, 1)
         await reader.close()
 

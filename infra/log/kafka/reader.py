@@ -13,7 +13,7 @@ from llmos.infra.log.kafka.clients import Clients, stop_consumer
 from llmos.infra.log.kafka.errors import RAISED, ambiguous
 from llmos.infra.log.kafka.names import Names
 from llmos.infra.log.port import Commit, Place, Record
-from llmos.schemas.errors import LayoutMismatch
+from llmos.schemas.errors import PositionLost
 
 
 class KafkaReader:
@@ -75,13 +75,13 @@ class KafkaReader:
         """What is there of the places not paused; waits at most `timeout` seconds for the first record.
 
         Raises:
-            LayoutMismatch: a position lies outside of the log.
+            PositionLost: a position lies outside of the log.
             Ambiguous: the consumer failed, or this reader is closed.
         """
         try:
             fetched = await self._fetch(timeout, max_records)
         except OffsetOutOfRangeError as error:
-            raise self._out_of_range(error) from None
+            raise await self._out_of_range(error) from None
         except RAISED as error:
             raise ambiguous("reading", error) from error
         # After `getmany` positions are past what transactions leave in the log, also where no record came.
@@ -119,14 +119,16 @@ class KafkaReader:
             for r in found
         ]
 
-    def _out_of_range(self, error: OffsetOutOfRangeError) -> LayoutMismatch:
+    async def _out_of_range(self, error: OffsetOutOfRangeError) -> PositionLost:
         ((tp, offset),) = error.args[0].items()
         place = self._names.place(tp)
-        return LayoutMismatch(
-            what=f"The log of {place.topic}[{place.partition}]",
-            found=f"no record at offset {offset}",
-            wanted="to read on from there",
-        )
+        try:
+            async with asyncio.timeout(self._seconds):
+                begin = (await self._consumer.beginning_offsets([tp]))[tp]
+                end = (await self._consumer.end_offsets([tp]))[tp]
+        except RAISED as failure:
+            raise ambiguous(f"asking where {place.topic}[{place.partition}] begins and ends", failure) from failure
+        return PositionLost(offset=offset, place=f"{place.topic}[{place.partition}]", begin=begin, end=end)
 
     def position(self, place: Place) -> int:
         """The offset from which the next `read` goes on."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmos.infra.log.memory.life import Life
 from llmos.infra.log.memory.writes import Refused, Writes
 from llmos.infra.log.port import Commit, Place, Record
-from llmos.schemas.errors import Ambiguous, LayoutMismatch
+from llmos.schemas.errors import Ambiguous, PositionLost
 from llmos.schemas.limits import METADATA_CHARACTERS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class MemoryReader:
         """What is there of the places not paused; waits at most `timeout` seconds for the first record.
 
         Raises:
-            LayoutMismatch: a position lies outside of the log.
+            PositionLost: a position lies outside of the log.
             Ambiguous: this reader is closed.
         """
         if self._closed:
@@ -65,10 +65,11 @@ class MemoryReader:
                 continue
             position = self._positions[place]
             if not partition.begin <= position <= partition.end:
-                raise LayoutMismatch(
-                    what=f"The log of {place.topic}[{place.partition}]",
-                    found=f"no record at offset {position}",
-                    wanted="to read on from there",
+                raise PositionLost(
+                    offset=position,
+                    place=f"{place.topic}[{place.partition}]",
+                    begin=partition.begin,
+                    end=partition.end,
                 )
             records, self._positions[place] = partition.read(position, room)
             if records:

@@ -10,7 +10,7 @@ import pytest
 from llmos.infra.log.memory import Crashed, Fate, Faults, MemoryBroker, RandomFaults, ScriptedFaults
 from llmos.infra.log.port import Commit, Place
 from llmos.infra.simulation import VirtualClock, run
-from llmos.schemas.errors import Ambiguous, Fenced, LayoutMismatch
+from llmos.schemas.errors import Ambiguous, Fenced, PositionLost
 from tests.kit.log_bench import A0, A1, collect, everything, outs, spec, values
 
 
@@ -240,7 +240,7 @@ def test_what_retention_removed_cannot_be_read() -> None:
         assert values(await everything(log, A0)) == ["2"]
         reader = log.reader()
         reader.assign({A0: 1})
-        with pytest.raises(LayoutMismatch):
+        with pytest.raises(PositionLost, match=r"Offset 1 of .* holds 2 to 3"):
             await reader.read(1.0)
         with pytest.raises(KeyError):
             broker.trim(Place("missing", 0), 1)

@@ -1,0 +1,325 @@
+"""The command itself, with a system in memory behind it that answers as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from llmos.cli.app import app, exit_code
+from llmos.cli.running import Service, end, instance_of
+from llmos.cli.session import Session
+from llmos.client import Client, JobFailed
+from llmos.infra.log.clock import WallClock
+from llmos.infra.log.memory import MemoryBroker
+from llmos.infra.log.port import Log, Out, Place
+from llmos.infra.log.topics import ensure_topics
+from llmos.infra.settings import Settings, load
+from llmos.schemas import ids, topics
+from llmos.schemas.base import encode
+from llmos.schemas.catalog import Model
+from llmos.schemas.control import CONTROL, Cancel, Query, Reply
+from llmos.schemas.errors import Ambiguous, BadSetting, Expired, UnknownModel
+from llmos.schemas.job import ErrorInfo, Item, Origin
+from llmos.schemas.requests import REQUESTS, Request
+from llmos.schemas.results import Answer, Stages
+from llmos.schemas.tasks import EchoOutput
+from llmos.schemas.telemetry import DeviceReport, SchedulerReport
+
+N = 8
+JOB = "00" * 16
+
+
+class System:
+    """Echoes requests, answers queries, remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, Request]] = []
+        self.cancels: list[Cancel] = []
+        self.refuse = False
+        self.bodies: dict[str, Any] = {}
+
+    @asynccontextmanager
+    async def connect(self, settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
+        """As `Session.connect`: a client of this system, which lives as long."""
+        log = MemoryBroker(WallClock()).connect("all")
+        await ensure_topics(log, settings)
+        tasks = [asyncio.create_task(self._answer(log)), asyncio.create_task(self._reply(log))]
+        try:
+            async with Client.over(log, tenant=tenant, secret=secret) as client:
+                yield client
+            # What was sent without waiting for it is still to be seen.
+            await self._seen(log)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await log.close()
+
+    async def _seen(self, log: Log) -> None:
+        ends = await log.ends([Place(topics.CONTROL, 0)])
+        reader = log.reader()
+        reader.assign({Place(topics.CONTROL, 0): 0})
+        while reader.position(Place(topics.CONTROL, 0)) < ends[Place(topics.CONTROL, 0)]:
+            for records in (await reader.read(1.0)).values():
+                messages = [CONTROL.decode(record.value) for record in records]
+                self.cancels += [message for message in messages if isinstance(message, Cancel)]
+        await reader.close()
+
+    async def _answer(self, log: Log) -> None:
+        reader = log.reader()
+        reader.assign({Place(topic, p): 0 for topic in topics.REQUESTS.values() for p in range(N)})
+        while True:
+            for place, records in (await reader.read(1.0)).items():
+                for record in records:
+                    request = REQUESTS.decode(record.value)
+                    self.requests.append((place.topic, request))
+                    answer = self._make(Origin(*place, record.offset), request)
+                    await log.emit(Place(topics.RESULTS, answer.partition), [Out(answer.job_id, encode(answer))])
+
+    def _make(self, origin: Origin, request: Request) -> Answer:
+        job_id = ids.job_id(request.tenant, request.idempotency_key or request.request_id)
+        text = msgspec.msgpack.decode(request.payload).get("text", "")
+        texts = text if isinstance(text, list) else [text]
+        items = [Item(output_index=i, output=msgspec.msgpack.encode(EchoOutput(text=t))) for i, t in enumerate(texts)]
+        error = ErrorInfo(code="unknown_model", message="no such model") if self.refuse else None
+        return Answer(
+            job_id=job_id, tenant=request.tenant, request_id=request.request_id, origin=origin,
+            partition=ids.partition_of(job_id, N), s=0, status="refused" if self.refuse else "completed",
+            kind="echo", items=[] if self.refuse else items, error=error,
+            stages=Stages(submitted_at=100.0, admitted_at=100.5, answered_at=102.0),
+        )  # fmt: skip
+
+    async def _reply(self, log: Log) -> None:
+        reader = log.reader()
+        reader.assign({Place(topics.CONTROL, 0): 0})
+        while True:
+            for records in (await reader.read(1.0)).values():
+                for record in records:
+                    query = CONTROL.decode(record.value)
+                    if isinstance(query, Query):
+                        body = msgspec.Raw(msgspec.msgpack.encode(self.bodies[query.what]))
+                        await log.emit(Place(query.reply_to, 0), [Out(None, encode(Reply(id=query.id, body=body)))])
+
+
+@pytest.fixture
+def system() -> System:
+    """What answers."""
+    return System()
+
+
+@pytest.fixture
+def llmos(system: System) -> Callable[..., Result]:
+    """Runs a command line against the system."""
+
+    def invoke(*words: str, stdin: str = "") -> Result:
+        return CliRunner().invoke(app, list(words), input=stdin, obj=Session(connect=system.connect))
+
+    return invoke
+
+
+def test_submit_prints_the_answer_alone(llmos: Callable[..., Result], system: System) -> None:
+    """Standard output is the text; the job is named beside it; options reach the request."""
+    said = llmos("submit", "echo", "hello", "--lane", "batch", "--priority", "7", "--tenant", "acme", "--timeout", "9")
+    assert (said.exit_code, said.stdout) == (0, "hello\n")
+    assert "job " in said.stderr
+    ((topic, request),) = system.requests
+    assert (topic, request.priority, request.tenant, request.timeout) == ("requests.batch", 7, "acme", 9.0)
+
+
+def test_several_texts_are_one_job(llmos: Callable[..., Result], system: System) -> None:
+    """Lines of standard input make a list with numbered outputs."""
+    assert llmos("submit", "echo", "-", stdin="a\nb\n").stdout == "[0] a\n[1] b\n"
+    assert len(system.requests) == 1
+
+
+def test_submit_without_waiting_prints_what_finds_the_job(llmos: Callable[..., Result]) -> None:
+    """The reference has id and origin; with `--json` as an object."""
+    printed = llmos("submit", "echo", "x", "--no-wait").stdout.strip()
+    assert len(printed.partition("@")[0]) == 32
+    assert printed.partition("@")[2].startswith("requests:")
+    found = json.loads(llmos("submit", "echo", "x", "--no-wait", "--json").stdout)
+    assert found["reference"].startswith(found["job"])
+
+
+def test_streams_are_shown_as_text_or_json(llmos: Callable[..., Result], system: System) -> None:
+    """Where nothing is streamed the final brings the text."""
+    assert llmos("submit", "echo", "x", "--stream").stdout == "x\n"
+    assert system.requests[0][1].events == "tokens"
+    (final,) = [json.loads(line) for line in llmos("submit", "echo", "x", "--stream", "--json").stdout.splitlines()]
+    assert (final["event"], final["answer"]["outputs"]) == ("final", [{"text": "x"}])
+
+
+def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], system: System) -> None:
+    """Also with `--json`, where the answer is printed as well."""
+    system.refuse = True
+    for more in ([], ["--stream"]):
+        said = llmos("submit", "echo", "x", *more)
+        assert (said.exit_code, said.stdout) == (2, "")
+        assert "refused: no such model" in said.stderr
+    said = llmos("submit", "echo", "x", "--json")
+    assert said.exit_code == 2
+    assert json.loads(said.stdout)["error"]["code"] == "unknown_model"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["result", "zz"], 1, "names no job"),
+        (["result", JOB, "--timeout", "0.01"], 1, "No answer"),
+        (["submit", "generate", "x", "--max-tokens", "9999"], 2, "max_tokens"),
+        (["submit", "nothing", "x"], 2, "nothing"),
+        (["--set", "kafka.nothing=1", "status"], 78, "kafka.nothing"),
+        (["--set", "kafka", "status"], 78, "group.name=value"),
+        (["--config", "missing.toml", "status"], 78, "missing.toml"),
+        (["submit", "echo", "x", "--secret-file", "missing"], 78, "missing"),
+    ],
+)
+def test_errors_are_messages(llmos: Callable[..., Result], words: list[str], code: int, message: str) -> None:
+    """What is wrong is told on standard error, never as a traceback."""
+    said = llmos(*words)
+    assert (said.exit_code, said.stdout) == (code, "")
+    assert message in said.stderr
+    assert "Traceback" not in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [
+        (Ambiguous(operation="x", problem="y"), 1),
+        (UnknownModel(model="x"), 2),
+        (Expired(timeout=1.0), 2),
+        (BadSetting(setting="x", problem="y"), 78),
+    ],
+)
+def test_exit_codes_follow_the_error_tree(problem: Any, code: int) -> None:
+    """Who must act decides."""
+    assert exit_code(problem) == code
+
+
+def test_a_failed_job_is_exit_code_2() -> None:
+    """As a refusal."""
+    answer = Answer(
+        job_id=bytes(16), tenant="demo", request_id="r", origin=Origin("requests", 0, 0), partition=0, s=0,
+        status="failed",
+    )  # fmt: skip
+    assert exit_code(JobFailed(answer)) == 2
+
+
+def test_cancel_reaches_control(llmos: Callable[..., Result], system: System) -> None:
+    """It names the job and the tenant."""
+    assert llmos("cancel", f"{JOB}@requests:0:1", "--tenant", "acme").exit_code == 0
+    (cancel,) = system.cancels
+    assert (cancel.job_id, cancel.tenant) == (bytes(16), "acme")
+
+
+def test_the_scheduler_report_is_shown(llmos: Callable[..., Result], system: System) -> None:
+    """As tables with ρ, and as JSON, one device a line."""
+    device = DeviceReport(
+        device="node-0.cpu0", node="node-0", alive=True, arrival_rate=1.0, service_rate=4.0, utilisation=0.25,
+        window=2, in_flight=1, budget_bytes=100, resident_bytes=50,
+    )  # fmt: skip
+    report = SchedulerReport(
+        at=1.0, term=3, policy="completion", live=7, waiting={"interactive": 2, "standard": 0, "batch": 5},
+        dispatched=1, devices=[device], held={"window": 4},
+    )  # fmt: skip
+    system.bodies = {"status": report, "devices": report}
+    said = llmos("status").stdout
+    for expected in ("live jobs", "held by window", "node-0.cpu0", "0.250", "50 B/100 B"):
+        assert expected in said
+    assert json.loads(llmos("devices", "--json").stdout)["utilisation"] == 0.25
+
+
+def test_models_are_listed_with_their_aliases(llmos: Callable[..., Result], system: System) -> None:
+    """One line a model."""
+    model = Model(
+        identity="ab" * 32, name="tiny", architecture="LlamaForCausalLM", kinds=["generate"], parameters=10,
+        weight_bytes=40, context_tokens=8, dtype="float32",
+    )  # fmt: skip
+    system.bodies = {"models": {"models": [model], "aliases": {"best": "ab" * 32}}}
+    said = llmos("models", "list").stdout
+    assert "tiny" in said
+    assert "best" in said
+    assert json.loads(llmos("models", "list", "--json").stdout)["aliases"] == ["best"]
+
+
+def test_a_job_is_shown_with_its_parts(llmos: Callable[..., Result], system: System) -> None:
+    """What the scheduler knows of it, and that there is no answer yet."""
+    part = {
+        "part": 0, "state": "waiting", "device": None, "epoch": 0, "attempts": 0, "rule": "memory", "need": 9, "have": 1
+    }  # fmt: skip
+    submission = {
+        "partition": 1, "s": 5, "state": "waiting", "origin": ["requests", 0, 1], "tenant": "demo",
+        "lane": "standard", "kind": "generate", "model_name": "tiny", "deadline": 1.0, "parts": [part],
+    }  # fmt: skip
+    system.bodies = {"job": {"job_id": JOB, "submissions": [submission]}, "jobs": {"jobs": [submission]}}
+    said = llmos("jobs", "show", JOB)
+    assert "memory" in said.stdout
+    assert "no answer yet" in said.stderr
+    assert json.loads(llmos("jobs", "list", "--json").stdout)["s"] == 5
+
+
+def test_what_needs_no_system(llmos: Callable[..., Result], tmp_path: Any) -> None:
+    """Topics, version, settings and keys."""
+    assert {json.loads(line)["name"] for line in llmos("topics", "--json").stdout.splitlines()} >= {"sealed", "results"}
+    assert "work.<device>" in llmos("topics").stdout
+    assert llmos("version").stdout.startswith("llmos ")
+    said = llmos("--set", "worker.slots=3", "config", "show", "--json").stdout
+    found = {row["name"]: row for row in map(json.loads, said.splitlines())}
+    assert (found["worker.slots"]["value"], found["worker.slots"]["origin"]) == (3, "flag")
+    state = ("--state-directory", str(tmp_path / "state"))
+    first, second = llmos(*state, "keys", "init").stdout, llmos(*state, "keys", "init").stdout
+    assert first == second
+    assert (tmp_path / "state" / "keyring.json").stat().st_mode & 0o077 == 0
+    assert "nothing runs" in llmos(*state, "down").stdout
+
+
+def test_doctor_names_what_is_missing(llmos: Callable[..., Result], tmp_path: Any) -> None:
+    """A broker that does not answer and a Java that is none are told, and the exit code says so."""
+    names = ("kafka broker", "java")
+    for setting, name in zip(("kafka.bootstrap=127.0.0.1:1", f"embedded.java={tmp_path}/java"), names, strict=True):
+        said = llmos("--state-directory", str(tmp_path), "--set", setting, "doctor", "--json")
+        checks = {check["what"]: check for check in map(json.loads, said.stdout.splitlines())}
+        assert said.exit_code == 1
+        assert not checks[name]["ok"]
+        assert setting.partition("=")[0] in checks[name]["found"]
+
+
+@pytest.mark.parametrize(
+    ("service", "overrides", "instance"),
+    [
+        (Service.INGEST, {}, None),
+        (Service.INGEST, {"instance": {"i": 1, "n": 2}}, "1"),
+        (Service.WORKER, {"worker": {"device": "cpu:1/2"}}, "node-0.cpu1"),
+    ],
+)
+def test_a_process_is_named_by_its_share(service: Service, overrides: dict[str, Any], instance: str | None) -> None:
+    """A worker by its device, one of several instances by its place."""
+    assert instance_of(service, load(**overrides)) == instance
+
+
+def test_down_waits_for_the_end() -> None:
+    """A process that ends is seen to end; one that ignores the signal is not."""
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not end(process.pid, 0.05)
+        process.kill()
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+        assert end(process.pid, 20.0)
+
+
+def test_the_command_does_not_load_torch() -> None:
+    """A start of the command, and of every service but the worker, is not to pay for it."""
+    code = "import sys, llmos.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=dict(os.environ)).returncode == 0
