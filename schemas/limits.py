@@ -24,16 +24,17 @@ METADATA_CHARACTERS = 4096
 """What Kafka takes as metadata of a committed offset."""
 STOP_STRINGS = 16
 STOP_CHARACTERS = 128
-PARTITIONS = 64
-"""The largest N: the origin map of a partition (3 N entries) must fit the metadata of a committed offset."""
+PARTITIONS = 99
+"""The largest N: the origin map of a partition (3 N entries) must fit the metadata of a committed offset, whatever the
+offsets, with U beside it."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@/+-]*\Z")]
 """A model's, kind's or device's name."""
 ModelRef = Annotated[str, Meta(max_length=256)]
 """How a client names a model: name, alias or identity."""
-TenantName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*$")]
+TenantName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]*\Z")]
 RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
-TopicName = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
+TopicName = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+\Z")]
 JobId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest = Annotated[bytes, Meta(max_length=32)]
 Key = Annotated[bytes, Meta(max_length=4096)]

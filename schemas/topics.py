@@ -52,7 +52,7 @@ CATALOG = "catalog"
 TENANTS = "tenants"
 EPOCHS = "epochs"
 
-_WORK = re.compile(r"^work\.([A-Za-z0-9._-]+)$")
+_WORK = re.compile(r"work\.([A-Za-z0-9._-]+)")
 
 
 def work_topic(device: str) -> str:
@@ -62,7 +62,7 @@ def work_topic(device: str) -> str:
 
 def device_of(topic: str) -> str | None:
     """The device whose tasks are on `topic`, None for another topic."""
-    match = _WORK.match(topic)
+    match = _WORK.fullmatch(topic)
     return match.group(1) if match else None
 
 

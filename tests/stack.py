@@ -80,10 +80,9 @@ class Stack:
         self._up = await Child.start(spec)
         self.settings = await asyncio.to_thread(attach_settings, self._configured)
 
-    async def down(self) -> None:
-        """SIGTERM, and SIGKILL when that takes too long."""
-        if self._up is not None:
-            await self._up.stop(Deadline(STOP_SECONDS))
+    async def down(self) -> int | None:
+        """SIGTERM, and SIGKILL when that takes too long; gives the exit code, None where nothing was to be stopped."""
+        return None if self._up is None else await self._up.stop(Deadline(STOP_SECONDS))
 
     async def pid(self, name: str) -> int:
         """The process id that `name` wrote down."""

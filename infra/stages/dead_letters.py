@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmos.infra.crypto.blobs import seal_blob
 from llmos.infra.log.port import Out, Record
 from llmos.infra.runtime.context import Context
+from llmos.infra.telemetry.metrics import DEAD_LETTERS
 from llmos.schemas.base import encode
 from llmos.schemas.dead import DeadLetter
 from llmos.schemas.errors import LlmosError
@@ -27,6 +28,7 @@ def dead_letter(ctx: Context, record: Record, error: LlmosError) -> Out:
     origin = Origin(record.place.topic, record.place.partition, record.offset)
     name = f"{origin.topic}:{origin.partition}:{origin.offset}".encode()
     value = record.value or b""
+    DEAD_LETTERS.labels(ctx.service, error.code).inc()
     key_id, sealed = seal_blob(ctx.keyring, name, value[:_ROOM])
     letter = DeadLetter(
         origin=origin,

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from llmos.infra.log.port import Commit, Place, Reader, Record
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import Reached
 from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.ownership import starts
@@ -107,6 +108,14 @@ class Derived:
         self._marks: dict[int, Watermark] = {}
         self._committed: dict[int, tuple[Commit, float]] = {}
         self._said_low: dict[int, int] = {}
+        self._read_to: dict[int, float] = {}
+
+    def reached(self) -> dict[Place, Reached]:
+        """How far `sealed` is read."""
+        return {
+            Place(topics.SEALED, p): Reached(mark.position, self._read_to.get(p, 0.0))
+            for p, mark in self._marks.items()
+        }
 
     def watermark(self, partition: int) -> Watermark:
         """The state of one partition."""
@@ -187,6 +196,7 @@ class Derived:
                 self._handler.other(record)
 
     def _submission(self, record: Record, *, restored: bool) -> None:
+        self._read_to[record.place.partition] = record.timestamp
         if self._marks[record.place.partition].submission(record.offset, self._handler.origin_of(record)):
             self._handler.submission(record, restored=restored)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Any
+
 import structlog
+from prometheus_client import Counter, Histogram
 
 from llmos.infra.telemetry.metrics import RECORD_SECONDS, RECORDS
-
-log = structlog.get_logger()
 
 
 def note(
@@ -20,8 +22,9 @@ def note(
     code: str = "",
 ) -> None:
     """Logs and counts a record that a service has settled."""
-    RECORDS.labels(service, outcome).inc()
-    RECORD_SECONDS.labels(service).observe(max(seconds, 0.0))
+    counter, histogram = _metrics(service, outcome)
+    counter.inc()
+    histogram.observe(max(seconds, 0.0))
     event: dict[str, object] = {"outcome": outcome, "seconds": round(seconds, 6)}
     if job is not None:
         event["job"] = job.hex()
@@ -31,4 +34,23 @@ def note(
         event["epoch"] = epoch
     if code:
         event["code"] = code
-    log.info("record", **event)
+    _logger(structlog.get_config()["processors"]).info("record", **event)
+
+
+@lru_cache(maxsize=1024)
+def _metrics(service: str, outcome: str) -> tuple[Counter, Histogram]:
+    # A labelled metric is looked up under a lock each time; this runs once per record.
+    return RECORDS.labels(service, outcome), RECORD_SECONDS.labels(service)
+
+
+class _Bound:
+    """The logger as it is configured now: to bind one anew for each event costs more than the event."""
+
+    processors: Any = None
+    logger: Any = None
+
+
+def _logger(processors: Any) -> Any:
+    if _Bound.processors is not processors:
+        _Bound.processors, _Bound.logger = processors, structlog.get_logger().bind()
+    return _Bound.logger

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from llmos.infra.log.port import Commit, Out, Place, Reader, Record
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import Reached
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.ownership import starts
 from llmos.infra.stages.sending import send
@@ -61,7 +62,7 @@ class _Source:
     committed: int
     committed_at: float
     waiting: list[Record]
-    metadata: str = ""
+    read_to: float = 0.0
 
 
 class OneInOneOut:
@@ -85,9 +86,7 @@ class OneInOneOut:
             now = asyncio.get_running_loop().time()
             found = await starts(ctx.log, self._group, self._places)
             for place, commit in found.items():
-                self._sources[place] = _Source(
-                    commit.offset, Origins.load(commit.metadata), -1, now, [], commit.metadata
-                )
+                self._sources[place] = _Source(commit.offset, Origins.load(commit.metadata), -1, now, [])
             reader.assign({place: commit.offset for place, commit in found.items()})
             await self._commit(reader, force=True)
             ctx.health.ready()
@@ -103,6 +102,10 @@ class OneInOneOut:
             await self._commit(reader, force=True)
         finally:
             await reader.close()
+
+    def reached(self) -> dict[Place, Reached]:
+        """How far everything is acknowledged."""
+        return {place: Reached(source.acknowledged, source.read_to) for place, source in self._sources.items()}
 
     def _take_waiting(self, reader: Reader, batches: dict[Place, list[Record]]) -> None:
         for place, source in self._sources.items():
@@ -127,6 +130,8 @@ class OneInOneOut:
                 source.waiting = list(rest)
                 reader.pause([place])
             reached[place] = rest[0].offset if rest else records[-1].offset + 1
+            if settled:
+                source.read_to = records[len(settled) - 1].timestamp
         await send(self._ctx.log, out)
         # State as of the commit: the origin map at exactly the acknowledged offset, not at the read position.
         for place, offset in reached.items():

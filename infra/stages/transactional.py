@@ -15,6 +15,7 @@ from typing import Protocol
 from llmos.infra.log.port import Commit, Out, Place, Reader, Record, Transactor, Unwritable
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
+from llmos.infra.stages.backlog import Reached
 from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
 from llmos.infra.stages.ownership import starts
 from llmos.schemas import topics
@@ -56,6 +57,7 @@ class Merger(Protocol):
 class _Source:
     answered: Answered
     position: int
+    read_to: float = 0.0
     committed: tuple[int, str] = (-1, "")
     committed_at: float = 0.0
 
@@ -94,7 +96,7 @@ class Transactional:
                 for place, records in batches.items():
                     source = self._sources[place]
                     ready += await self._merger.feed(place, records, source.answered)
-                    source.position = records[-1].offset + 1
+                    source.position, source.read_to = records[-1].offset + 1, records[-1].timestamp
                 if ready:
                     await self._write(transactors, ready)
                 await self._commit(reader, force=False)
@@ -104,6 +106,10 @@ class Transactional:
             await reader.close()
             for transactor in transactors:
                 await transactor.close()
+
+    def reached(self) -> dict[Place, Reached]:
+        """How far partials are read."""
+        return {place: Reached(source.position, source.read_to) for place, source in self._sources.items()}
 
     async def _recover(self, reader: Reader) -> None:
         found = await starts(self._ctx.log, self._group, self._places)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import structlog
 
 from llmos.infra.settings.tree import Settings
@@ -105,13 +106,17 @@ class _Routed(logging.Handler):
 _stamp = structlog.processors.TimeStamper(fmt=None, key="at")
 
 
+def _to_json(event: Any, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
 def _renderers(pretty: bool) -> list[structlog.typing.Processor]:
     if pretty:
         return [structlog.dev.ConsoleRenderer()]
     return [
         structlog.processors.format_exc_info,
         structlog.processors.UnicodeDecoder(),
-        structlog.processors.JSONRenderer(ensure_ascii=False, default=repr),
+        structlog.processors.JSONRenderer(serializer=_to_json),
     ]
 
 

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from llmos.client.errors import NoReply, QueryRefused
+from llmos.client.results import closed
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.port import Log, Out, Place, TopicSpec
 from llmos.schemas import topics
@@ -97,11 +98,8 @@ class Queries:
             future.set_result(reply)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        failure = None if task.cancelled() else task.exception()
+        failure = closed() if task.cancelled() else (task.exception() or closed())
         for future in self._waiting.values():
             if not future.done():
-                if failure is None:
-                    future.cancel()
-                else:
-                    future.set_exception(failure)
+                future.set_exception(failure)
         self._task = None

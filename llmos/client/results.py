@@ -12,7 +12,7 @@ from llmos.client.matching import Board, better
 from llmos.client.references import JobRef
 from llmos.infra.log.port import Log, Place, Reader, Record
 from llmos.schemas import topics
-from llmos.schemas.errors import RecordError
+from llmos.schemas.errors import OperatorError, RecordError
 from llmos.schemas.job import Origin
 from llmos.schemas.results import RESULTS, Answer
 
@@ -80,7 +80,7 @@ class Results:
                 self._waiters.pop(origin, None)
 
     async def close(self) -> None:
-        """Ends reading; who still waits is cancelled."""
+        """Ends reading; who still waits hears that the client was closed."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=10.0)
@@ -110,15 +110,16 @@ class Results:
                 future.set_result(answer)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._failure = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._failure = closed() if task.cancelled() else (task.exception() or closed())
         for waiters in self._waiters.values():
             for future in waiters:
-                if future.done():
-                    continue
-                if self._failure is None or isinstance(self._failure, asyncio.CancelledError):
-                    future.cancel()
-                else:
+                if not future.done():
                     future.set_exception(self._failure)
+
+
+def closed() -> OperatorError:
+    """What those hear who still wait for something when the client is closed."""
+    return OperatorError(problem="the client was closed")
 
 
 def whose_answer(record: Record) -> _Whose | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import watch_backlog
 from llmos.infra.stages.ownership import owned, partitions_of
 from llmos.infra.stages.transactional import Transactional
 from llmos.schemas import topics
@@ -16,4 +18,5 @@ async def run(ctx: Context) -> None:
     layout = await record_layout(ctx, partitions)
     instance = ctx.settings.instance
     names = [producer_names(instance), overlapping_names(instance, layout.instances, partitions)]
-    await Transactional(ctx, "aggregator", owned(instance, partitions), names, Merger(ctx)).run()
+    stage = Transactional(ctx, "aggregator", owned(instance, partitions), names, Merger(ctx))
+    await run_beside(stage.run(), watch_backlog(ctx, stage.reached))

@@ -16,7 +16,7 @@ from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.reply_topics import ReplyTopics
 from llmos.infra.stages.transactional import Ready
-from llmos.infra.telemetry.metrics import ANSWERS
+from llmos.infra.telemetry.metrics import ANSWER_SECONDS, ANSWERS, FIRST_TOKEN_SECONDS
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.errors import Malformed, RecordError
@@ -98,7 +98,7 @@ class Merger:
             self._made[ready.place].discard(ready.s)
             receipt: Receipt = USAGE.decode(ready.receipt.value)
             holds.append(receipt.hold)
-            ANSWERS.labels(receipt.status).inc()
+            _measure(receipt, now)
             note(
                 "aggregator",
                 receipt.status,
@@ -137,3 +137,11 @@ class Merger:
     async def _dead(self, record: Record, problem: RecordError) -> None:
         note("aggregator", "dead", seconds=0.0, code=problem.code)
         await self._ctx.log.emit(Place(topics.DEAD, 0), [dead_letter(self._ctx, record, problem)])
+
+
+def _measure(receipt: Receipt, now: float) -> None:
+    ANSWERS.labels(receipt.status).inc()
+    stages = receipt.stages
+    ANSWER_SECONDS.labels(receipt.lane).observe(max(now - stages.admitted_at, 0.0))
+    if stages.first_output_at:
+        FIRST_TOKEN_SECONDS.labels(receipt.lane).observe(max(stages.first_output_at - stages.admitted_at, 0.0))

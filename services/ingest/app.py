@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmos.infra.log.port import Place
 from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import watch_backlog
 from llmos.infra.stages.follower import Follower, follow_from_end
 from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.ownership import owned, partitions_of
@@ -34,5 +35,6 @@ async def run(ctx: Context) -> None:
     await run_beside(
         stage.run(),
         follower.follow(followed),
+        watch_backlog(ctx, stage.reached),
         follow_from_end(ctx, Place(topics.TELEMETRY, 0), credits.note_telemetry),
     )

@@ -9,6 +9,7 @@ sent). Below them:
 - `bindings`, `cancels`: repeated keys and remembered cancels, within the window.
 - `deaths`: deaths per task, kept in `epochs`.
 - `views`: snapshots for the decision; reports and answers to queries for people.
+- `measuring`: reports as metrics.
 - `effects`: what a turn sends.
 - `replies`, `reconciling`: helpers beside the loop: queries answered, the ledger put right.
 """

@@ -10,6 +10,7 @@ import structlog
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import watch_backlog
 from llmos.infra.stages.derived import Derived
 from llmos.infra.stages.follower import Follower, Table
 from llmos.infra.stages.ownership import partitions_of
@@ -64,7 +65,7 @@ async def run(ctx: Context) -> None:
     sweep_deaths(desk, stage)
     log.info("scheduler_restored", term=term, live=len(desk.jobs.live))
     starts = {**reached, **live_from, **epochs_from, **tables, **control_from}
-    await run_beside(stage.run(starts), replies.run(), reconcile_ledger(ctx, desk))
+    await run_beside(stage.run(starts), replies.run(), reconcile_ledger(ctx, desk), watch_backlog(ctx, stage.reached))
 
 
 def _usage_since(lows: Mapping[int, float | None], now: float, window: float) -> dict[Place, float]:

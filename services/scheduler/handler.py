@@ -28,6 +28,7 @@ from llmos.schemas.sealed import SEALED
 from llmos.schemas.telemetry import TELEMETRY, Heartbeat, TaskFailed, TasksDone, WorkerDied
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import SOURCE
+from llmos.services.scheduler.measuring import measure
 from llmos.services.scheduler.replies import Replies
 from llmos.services.scheduler.turn import Turn
 from llmos.services.scheduler.views import live_counts, scheduler_report
@@ -165,8 +166,10 @@ class SchedulerHandler:
 
     def _report(self, now: float) -> None:
         place = Place(topics.TELEMETRY, 0)
-        self._desk.effects.put(place, SOURCE, live_counts(self._desk, now))
-        self._desk.effects.put(place, SOURCE, scheduler_report(self._desk, self._turn.held, now))
+        counts, report = live_counts(self._desk, now), scheduler_report(self._desk, self._turn.held, now)
+        self._desk.effects.put(place, SOURCE, counts)
+        self._desk.effects.put(place, SOURCE, report)
+        measure(counts, report)
 
     async def low(self, lows: Mapping[int, int]) -> None:
         """L of these partitions has moved: the aggregator may forget what lies below."""

@@ -7,6 +7,7 @@ import asyncio
 from llmos.infra.log.port import Place
 from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.backlog import watch_backlog
 from llmos.infra.stages.follower import Follower
 from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.ownership import owned, partitions_of
@@ -36,4 +37,4 @@ async def run_with(ctx: Context, models: ModelDirectory) -> None:
     followed = await follower.load()
     places = [Place(topics.ADMITTED, p) for p in owned(ctx.settings.instance, partitions)]
     stage = OneInOneOut(ctx, "verify", places, VerifyHandler(ctx, tenants, models), COMMIT_SECONDS)
-    await run_beside(stage.run(), follower.follow(followed))
+    await run_beside(stage.run(), follower.follow(followed), watch_backlog(ctx, stage.reached))

@@ -202,6 +202,20 @@ async def test_what_ends_the_reader_ends_the_waiting(client: Client, log: Log, m
         await client.result(submission, PATIENCE)
 
 
+async def test_closing_tells_who_still_waits(log: Log) -> None:
+    """A waiter of another task hears that the client was closed; its task is not cancelled."""
+    async with Client.over(log) as client:
+        submission = await client.submit("echo", {"text": "x"})
+        waiting = [
+            asyncio.create_task(client.result(submission, PATIENCE)),
+            asyncio.create_task(client.query("status", timeout=PATIENCE)),
+        ]
+        await controls(log, 1)
+    for task in waiting:
+        with pytest.raises(OperatorError, match="closed"):
+            await task
+
+
 async def controls(log: Log, count: int) -> list[Any]:
     """The first messages on `control`."""
     reader = log.reader()

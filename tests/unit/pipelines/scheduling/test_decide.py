@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llmos.pipelines.scheduling.decide import ASK_AGAIN_SECONDS, decide
+from llmos.pipelines.scheduling.decide import decide
 from llmos.pipelines.scheduling.decision import Chosen, Held, Why
 from llmos.pipelines.scheduling.snapshot import DeviceView, Group, Rules, Waiting
 from tests.unit.pipelines.scheduling.making import ECHO, LLAMA, device, key, snapshot, waiting
@@ -139,11 +139,10 @@ def test_round_robin_leaves_out_who_may_not() -> None:
     assert places(decide(snapshot([waiting(ECHO, 1)], devices, ROUND_ROBIN), NOW).chosen) == [(1, "c")]
 
 
-def test_time_alone_is_waited_for_only_where_it_helps() -> None:
-    """No filter that holds work today passes by time alone, so nothing asks to be woken."""
+def test_the_limit_of_utilisation_holds_nothing() -> None:
+    """A full device above the limit is full, nothing else: nothing asks to be woken by time alone."""
     decision = decide(snapshot([waiting(ECHO, 1)], [device("a", utilisation=9.0, in_flight={"echo": 2})]), NOW)
     assert (decision.held[0].why.rule, decision.next_at) == ("window", None)
-    assert ASK_AGAIN_SECONDS > 0
 
 
 def test_two_groups_of_one_model_share_its_load() -> None:

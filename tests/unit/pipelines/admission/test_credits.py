@@ -1,0 +1,102 @@
+"""Admission by counts: what fits, what is granted, when a paused lane goes on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
+from llmos.pipelines.admission.credits import fits, grant, may_resume
+from llmos.schemas.job import LANES, Lane
+
+LIMITS = Limits({"interactive": Limit(2, 100), "standard": Limit(2, 100), "batch": Limit(1, 50)}, Limit(2, 60))
+Use = dict[Lane, LaneUse]
+
+
+def use(**lanes: tuple[int, int]) -> Use:
+    return {lane: LaneUse(*held) for lane, held in lanes.items()}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("held", "lane", "size", "fit"),
+    [
+        pytest.param(use(), "standard", 10, True, id="nothing is held"),
+        pytest.param(use(), "batch", 10_000, True, id="an empty lane takes anything"),
+        pytest.param(use(interactive=(9, 900)), "batch", 10_000, True, id="whatever the others hold"),
+        pytest.param(use(standard=(1, 50)), "standard", 50, True, id="its own credits to the last"),
+        pytest.param(use(standard=(2, 50)), "standard", 10, True, id="one job of the overflow"),
+        pytest.param(use(standard=(4, 50)), "standard", 10, False, id="no job of the overflow left"),
+        pytest.param(use(standard=(1, 100)), "standard", 60, True, id="all bytes of the overflow"),
+        pytest.param(use(standard=(1, 100)), "standard", 61, False, id="a byte more"),
+        pytest.param(use(standard=(3, 50), batch=(2, 50)), "standard", 1, False, id="the others have the overflow"),
+        pytest.param(use(standard=(1, 50), batch=(3, 110)), "standard", 50, True, id="own credits need no overflow"),
+        pytest.param(use(standard=(2, 50), batch=(1, 111)), "standard", 1, False, id="bytes of the overflow are gone"),
+    ],
+)
+def test_fits(held: Use, lane: Lane, size: int, fit: bool) -> None:
+    """Own credits first, then what all lanes share; an empty lane always."""
+    assert fits(held, lane, size, LIMITS) is fit
+
+
+def hold(name: str, lane: Lane, size: int) -> Hold:
+    return Hold(name, lane, size, "demo")
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "taken", "then"),
+    [
+        pytest.param(use(), [], 0, use(), id="nothing is asked"),
+        pytest.param(use(), [("batch", 999)], 1, use(batch=(1, 999)), id="the first of an empty lane"),
+        pytest.param(
+            use(), [("batch", 999), ("batch", 1)], 1, use(batch=(1, 999)), id="the second sees what the first took"
+        ),
+        pytest.param(
+            use(standard=(4, 0)), [("standard", 1), ("interactive", 1)], 0, use(standard=(4, 0)),
+            id="nothing behind one that does not fit",
+        ),
+        pytest.param(
+            use(), [("interactive", 10)] * 5, 4, use(interactive=(4, 40)), id="own credits, then the overflow"
+        ),
+    ],
+)  # fmt: skip
+def test_grant(held: Use, asked: list[tuple[Lane, int]], taken: int, then: Use) -> None:
+    """In order until one does not fit, each seeing those before it."""
+    before = dict(held)
+    granted = grant(held, [hold(str(i), lane, size) for i, (lane, size) in enumerate(asked)], LIMITS)
+    assert (granted.taken, granted.use) == (taken, then)
+    assert held == before, "the use that was given is not touched"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "size", "fraction", "goes_on"),
+    [
+        pytest.param(0, 0, 1.0, True, id="nothing held"),
+        pytest.param(10, 0, 0.2, False, id="full"),
+        pytest.param(9, 0, 0.2, False, id="too few free"),
+        pytest.param(8, 0, 0.2, True, id="the fraction is free"),
+        pytest.param(9, 0, 0.01, True, id="one whole job is enough for a small fraction"),
+        pytest.param(10, 0, 0.01, False, id="but it must be a whole one"),
+        pytest.param(1, 801, 0.2, False, id="too few bytes free"),
+        pytest.param(1, 800, 0.2, True, id="enough bytes free"),
+        pytest.param(1, 1, 1.0, False, id="everything must be free"),
+    ],
+)
+def test_may_resume(jobs: int, size: int, fraction: float, goes_on: bool) -> None:
+    """A lane of 10 jobs and 1,000 bytes goes on when that fraction of both is free again, not at the first credit."""
+    limits = Limits({lane: Limit(10, 1000) for lane in LANES}, Limit(0, 0))
+    assert may_resume(use(standard=(jobs, size), batch=(99, 99_999)), "standard", limits, fraction) is goes_on
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),
+    st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),
+)
+def test_credits_are_never_overdrawn(first: list[tuple[Lane, int]], second: list[tuple[Lane, int]]) -> None:
+    """However holds come, what goes beyond the lanes' own credits stays within the overflow, a lane's first hold aside."""
+    granted = grant({}, [hold(str(i), *asked) for i, asked in enumerate(first)], LIMITS)
+    granted = grant(granted.use, [hold(str(i), *asked) for i, asked in enumerate(second)], LIMITS)
+    over = sum(max(own.jobs - LIMITS.lanes[lane].jobs, 0) for lane, own in granted.use.items())
+    assert over <= LIMITS.overflow.jobs
+    beyond = {lane: own.bytes - LIMITS.lanes[lane].bytes for lane, own in granted.use.items() if own.jobs > 1}
+    assert all(excess <= LIMITS.overflow.bytes for excess in beyond.values())

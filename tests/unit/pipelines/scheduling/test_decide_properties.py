@@ -1,0 +1,166 @@
+"""What holds for every decision, whatever waits and whatever the devices: checked against a model of its own."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmos.pipelines.scheduling.decide import decide
+from llmos.pipelines.scheduling.decision import Chosen
+from llmos.pipelines.scheduling.order import Key, key_of
+from llmos.pipelines.scheduling.snapshot import DeviceView, Group, Rules, Snapshot, Waiting
+from llmos.schemas.job import LANES
+
+NOW = 1000.0
+LIMIT = 2.0
+KINDS = ("echo", "embed", "generate")
+WEIGHTS = {"": 0, "m": 30, "n": 70}
+RULES = ("alive", "kind", "memory", "alone", "window")
+
+GROUPS = st.sampled_from(
+    [Group(kind, model, alone) for kind in KINDS for model in WEIGHTS for alone in (False, True)]
+)
+TASKS = st.lists(
+    st.tuples(st.sampled_from(LANES), st.integers(0, 9), st.integers(0, 3), st.integers(0, 3)), max_size=5
+)
+
+
+@st.composite
+def devices(draw: st.DrawFn, name: str) -> DeviceView:
+    """Any device, above its window too: settings may have shrunk it."""
+    in_flight = draw(st.dictionaries(st.sampled_from(KINDS), st.integers(0, 3), max_size=3))
+    return DeviceView(
+        device=name,
+        alive=draw(st.booleans()) or draw(st.booleans()),
+        draining=draw(st.booleans()) and draw(st.booleans()),
+        kinds=frozenset(draw(st.sets(st.sampled_from(KINDS), min_size=1))),
+        slots=draw(st.integers(0, 4)),
+        window=draw(st.dictionaries(st.sampled_from(["", "echo"]), st.integers(0, 5))),
+        in_flight=in_flight,
+        in_flight_alone=draw(st.integers(0, 1)) if sum(in_flight.values()) == 1 else 0,
+        resident=frozenset(draw(st.sets(st.sampled_from("mn")))),
+        budget_bytes=draw(st.sampled_from([0, 50, 100])),
+        utilisation=draw(st.sampled_from([0.0, 1.0, LIMIT, 3.0])),
+        expected_seconds=draw(st.floats(0, 10)),
+        mean_service_seconds=draw(
+            st.dictionaries(st.tuples(st.sampled_from(list(WEIGHTS)), st.sampled_from(KINDS)), st.floats(0.01, 5))
+        ),
+        load_bytes_per_second=draw(st.floats(1, 100)),
+    )
+
+
+@st.composite
+def snapshots(draw: st.DrawFn, groups: int = 4) -> Snapshot:
+    """Any snapshot."""
+    places = itertools.count()
+    waiting = []
+    for group in draw(st.lists(GROUPS, max_size=groups, unique=True)):
+        keys = [key_of(lane, priority, d, a, 0, next(places), 0) for lane, priority, d, a in draw(TASKS)]
+        waiting.append(Waiting(group, sorted(keys), WEIGHTS[group.model], len(keys)))
+    names = "abc"[: draw(st.integers(0, 3))]
+    fleet = [draw(devices(name)) for name in names]
+    return Snapshot(waiting, fleet, Rules(LIMIT, draw(st.booleans())), draw(st.integers(0, 5)))
+
+
+class Model:
+    """The devices as the choices fill them, kept by the test's own arithmetic."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.devices = {device.device: device for device in snapshot.devices}
+        self.used = {name: Counter(device.in_flight) for name, device in self.devices.items()}
+        self.suspects = {name: device.in_flight_alone for name, device in self.devices.items()}
+        self.resident = {name: set(device.resident) for name, device in self.devices.items()}
+
+    def refusal(self, name: str, group: Group) -> str | None:
+        """The first rule by which the device may not take a task of the group."""
+        device, used = self.devices[name], self.used[name]
+        own = group.kind in device.window
+        taken = used[group.kind] if own else sum(n for kind, n in used.items() if kind not in device.window)
+        room = device.window.get(group.kind if own else "", 0) - taken
+        fits = group.model in self.resident[name] or WEIGHTS[group.model] <= device.budget_bytes
+        busy = used.total() if group.alone else 0
+        broken = {
+            "alive": not device.alive or device.draining,
+            "kind": group.kind not in device.kinds,
+            "memory": not fits,
+            "alone": busy > 0 or self.suspects[name] > 0,
+            "window": room <= 0,
+        }
+        return next((rule for rule in RULES if broken[rule]), None)
+
+    def take(self, entry: Chosen) -> None:
+        """The choice is on its way."""
+        self.used[entry.device][entry.group.kind] += 1
+        self.suspects[entry.device] += entry.group.alone
+        self.resident[entry.device].add(entry.group.model)
+
+
+@given(snapshots())
+def test_no_rule_is_ever_broken(snapshot: Snapshot) -> None:
+    """Each choice, at its turn, obeys every filter: no window overflows, no suspect has company, nothing goes to the dead."""
+    model = Model(snapshot)
+    for entry in decide(snapshot, NOW).chosen:
+        assert model.refusal(entry.device, entry.group) is None
+        model.take(entry)
+
+
+@given(snapshots())
+def test_a_chosen_task_was_waiting_and_is_chosen_once(snapshot: Snapshot) -> None:
+    """What is chosen comes out of its own group, in the group's order, without gaps; what is not chosen is held."""
+    decision = decide(snapshot, NOW)
+    for waiting in snapshot.waiting:
+        chosen = [entry.task for entry in decision.chosen if entry.group == waiting.group]
+        assert chosen == list(waiting.tasks[: len(chosen)])
+        held = [entry for entry in decision.held if entry.group == waiting.group]
+        rest = list(waiting.tasks[len(chosen) :])
+        assert [(entry.first, entry.tasks) for entry in held] == ([(rest[0], len(rest))] if rest else [])
+    assert len(decision.chosen) <= sum(len(waiting.tasks) for waiting in snapshot.waiting)
+
+
+@given(snapshots())
+def test_choices_are_made_in_order(snapshot: Snapshot) -> None:
+    """Over all groups the choices are made in the order of their keys."""
+    decision = decide(snapshot, NOW)
+    tasks: list[Key] = [entry.task for entry in decision.chosen]
+    assert tasks == sorted(tasks)
+
+
+@given(snapshots(groups=1))
+def test_a_group_is_held_by_the_refusal_of_the_nearest_device(snapshot: Snapshot) -> None:
+    """When the group stops, every device refuses, and the reason told is the furthest any device got."""
+    decision = decide(snapshot, NOW)
+    model = Model(snapshot)
+    for entry in decision.chosen:
+        model.take(entry)
+    for held in decision.held:
+        refusals = [model.refusal(name, held.group) for name in model.devices]
+        assert None not in refusals
+        assert held.why.rule == max((rule for rule in refusals if rule), key=RULES.index, default="alive")
+        assert held.why.need > held.why.have or held.why.rule == "alone"
+
+
+@given(snapshots())
+def test_utilisation_binds_only_while_another_device_may(snapshot: Snapshot) -> None:
+    """A device above the limit is chosen only when every device that may is above it; and it holds up nobody."""
+    decision = decide(snapshot, NOW)
+    model = Model(snapshot)
+    for entry in decision.chosen:
+        may = [device for name, device in model.devices.items() if model.refusal(name, entry.group) is None]
+        if model.devices[entry.device].utilisation > LIMIT:
+            assert all(device.utilisation > LIMIT for device in may)
+        model.take(entry)
+    assert all(held.why.rule != "utilisation" for held in decision.held)
+
+
+@given(snapshots())
+def test_a_decision_is_pure(snapshot: Snapshot) -> None:
+    """The same snapshot gives the same decision again, and comes out as it went in."""
+    before = copy.deepcopy(snapshot)
+    first: Any = decide(snapshot, NOW)
+    assert decide(snapshot, NOW) == first
+    assert snapshot == before

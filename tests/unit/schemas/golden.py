@@ -1,0 +1,335 @@
+"""Golden records: one message of every type, no field at its default, and the bytes that it has had since it was written.
+
+`python -m tests.unit.schemas.golden` adds the bytes of messages that have none; it never changes bytes that are there.
+A field that is added later gets a record of its own here, under a new name; the old record stays and must be read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from llmos.schemas.admitted import Admitted, Refusal
+from llmos.schemas.base import Message, encode
+from llmos.schemas.catalog import Alias, Model, Tenant
+from llmos.schemas.control import Cancel, CancelTask, Drain, Query, Reply
+from llmos.schemas.dead import DeadLetter
+from llmos.schemas.epochs import Deaths, Layout, Term
+from llmos.schemas.job import ErrorInfo, Head, Item, Origin, Part, Task, Times, Usage
+from llmos.schemas.partials import LowWatermark, Outcome, Verdict
+from llmos.schemas.requests import Request
+from llmos.schemas.results import Answer, Receipt, Stages
+from llmos.schemas.sealed import Job
+from llmos.schemas.stream import State, Tokens
+from llmos.schemas.telemetry import (
+    DeviceReport,
+    Heartbeat,
+    LiveCounts,
+    ModelRate,
+    Residency,
+    SchedulerReport,
+    Served,
+    TaskFailed,
+    TasksDone,
+    WorkerDied,
+)
+from llmos.schemas.work import Claim, Work
+
+FILE = Path(__file__).with_name("golden.json")
+
+JOB_ID = bytes(range(16))
+DIGEST = bytes(range(32))
+ORIGIN = Origin("requests.interactive", 3, 2**40)
+EARLIER = Origin("requests.batch", 5, 17)
+ERROR = ErrorInfo(code="engine_failed", message="The model could not run this input: ρ", retryable=True)
+TASK = Task(7, 2**33, 2, (5 << 16) | 1)
+USAGE = Usage(tokens_in=12, tokens_out=300, device_seconds=1.25)
+TIMES = Times(
+    dispatched_at=1_800_000_003.5,
+    received_at=1_800_000_003.625,
+    started_at=1_800_000_004.0,
+    first_output_at=1_800_000_004.25,
+    finished_at=1_800_000_005.5,
+)
+STAGES = Stages(
+    submitted_at=1_800_000_000.0,
+    admitted_at=1_800_000_001.0,
+    sealed_at=1_800_000_002.0,
+    dispatched_at=1_800_000_003.5,
+    started_at=1_800_000_004.0,
+    first_output_at=1_800_000_004.25,
+    finished_at=1_800_000_005.5,
+    answered_at=1_800_000_006.0,
+)
+HEAD = Head(
+    job_id=JOB_ID,
+    tenant="acme",
+    request_id="r-1",
+    origin=ORIGIN,
+    lane="interactive",
+    kind="generate",
+    model="ab" * 32,
+    model_name="shakespeare",
+    events="tokens",
+    reply_to="reply.acme",
+    reply_key=b"public",
+    wrapped_output_key=b"wrapped",
+    content_digest=DIGEST,
+    priority=9,
+    timeout=30.5,
+    parts=2,
+    items=3,
+    size=1_000,
+    submitted_at=1_800_000_000.0,
+    admitted_at=1_800_000_001.0,
+    sealed_at=1_800_000_002.0,
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+)
+PART = Part(
+    index=1, first_item=2, items=1, envelope=b"\x00sealed\xff", crc32c=0xDEADBEEF, input_tokens=6, max_output_tokens=64
+)
+ITEM = Item(output_index=1, output=b"\x81\xa4text\xa3abc", error=ERROR, tokens_in=6, tokens_out=64)
+RESIDENCY = Residency(
+    model="ab" * 32,
+    name="shakespeare",
+    state="resident",
+    resident_bytes=2**31,
+    load_seconds=0.75,
+    last_used_at=1_800_000_004.0,
+    active=2,
+)
+SERVED = Served(model="ab" * 32, kind="generate", tasks=9, busy_seconds=3.5, tokens_in=54, tokens_out=576)
+RATE = ModelRate(
+    model="ab" * 32,
+    kind="generate",
+    arrival_rate=3.5,
+    service_rate=7.0,
+    utilisation=0.5,
+    mean_service_seconds=0.140625,
+    samples=40,
+)
+REPORT = DeviceReport(
+    device="node-0.cpu-0",
+    node="node-0",
+    alive=True,
+    arrival_rate=3.5,
+    service_rate=7.0,
+    utilisation=0.5,
+    window=32,
+    in_flight=4,
+    budget_bytes=2**32,
+    resident_bytes=2**31,
+    residents=[RESIDENCY],
+    rates=[RATE],
+    served=9,
+)
+
+VALUES: dict[str, Message] = {
+    "request/1": Request(
+        request_id="r-1",
+        tenant="acme",
+        kind="generate",
+        model="shakespeare",
+        input=msgspec.Raw(b"\x81\xa6prompt\xa5To be"),
+        payload=b"\x81\xa6prompt\xa5To be",
+        sealed=True,
+        idempotency_key="once",
+        priority=9,
+        timeout=30.5,
+        events="tokens",
+        reply_to="reply.acme",
+        reply_key=b"public",
+        crc32c=0xDEADBEEF,
+        submitted_at=1_800_000_000.0,
+        mac=DIGEST,
+        traceparent=HEAD.traceparent,
+    ),
+    "admitted/1": Admitted(
+        head=HEAD, payload=b"\x00\xff", encoding="application/json", sealed=True, crc32c=0xDEADBEEF
+    ),
+    "refusal/1": Refusal(head=HEAD, error=ERROR, stage="verify"),
+    "job/1": Job(head=HEAD, parts=[PART]),
+    "work/1": Work(
+        task=TASK, incarnation=4, head=HEAD, part=PART, deadline=1_800_000_030.5, dispatched_at=1_800_000_003.5
+    ),
+    "claim/1": Claim(device="node-0.cpu-0", node="node-0", pid=4321),
+    "tokens/1": Tokens(
+        job_id=JOB_ID,
+        request_id="r-1",
+        origin=ORIGIN,
+        partition=7,
+        s=2**33,
+        epoch=(5 << 16) | 2,
+        source="node-0.cpu-0",
+        sequence=11,
+        output_index=1,
+        first_token=12,
+        tokens=2,
+        text="to be — né",
+        finish="stop",
+        resume_at=10,
+        wrapped_output_key=b"wrapped",
+    ),
+    "state/1": State(
+        job_id=JOB_ID,
+        request_id="r-1",
+        origin=ORIGIN,
+        state="loading",
+        partition=7,
+        s=2**33,
+        epoch=(5 << 16) | 2,
+        source="scheduler",
+        sequence=3,
+        at=1_800_000_003.5,
+        device="node-0.cpu-0",
+        detail="it waits for memory",
+        done=1_000,
+        of=2_000,
+    ),
+    "outcome/1": Outcome(task=TASK, head=HEAD, device="node-0.cpu-0", items=[ITEM], usage=USAGE, times=TIMES),
+    "verdict/1": Verdict(
+        s=2**33, head=HEAD, verdict="pointer", error=ERROR, original=EARLIER, original_s=2**32, epoch=(5 << 16) | 2
+    ),
+    "low_watermark/1": LowWatermark(low=2**33),
+    "answer/1": Answer(
+        job_id=JOB_ID,
+        tenant="acme",
+        request_id="r-1",
+        origin=ORIGIN,
+        partition=7,
+        s=2**33,
+        status="completed",
+        items=[ITEM],
+        error=ERROR,
+        original=EARLIER,
+        original_s=2**32,
+        kind="generate",
+        model="ab" * 32,
+        model_name="shakespeare",
+        epochs=[(5 << 16) | 1, (5 << 16) | 2],
+        devices=["node-0.cpu-0", "node-0.cpu-1"],
+        wrapped_output_key=b"wrapped",
+        usage=USAGE,
+        stages=STAGES,
+    ),
+    "receipt/1": Receipt(
+        job_id=JOB_ID,
+        tenant="acme",
+        partition=7,
+        s=2**33,
+        status="completed",
+        code="engine_failed",
+        lane="interactive",
+        kind="generate",
+        model="ab" * 32,
+        hold=HEAD.hold,
+        origin=ORIGIN,
+        content_digest=DIGEST,
+        output_digest=DIGEST[::-1],
+        binds=True,
+        attempts=2,
+        devices=["node-0.cpu-0"],
+        usage=USAGE,
+        stages=STAGES,
+        reply_failed="there is no topic reply.acme",
+    ),
+    "dead_letter/1": DeadLetter(
+        origin=ORIGIN,
+        stage="ingest",
+        error=ERROR,
+        at=1_800_000_001.0,
+        key=b"\x00key",
+        value=b"\xc1garbage",
+        key_id="system-1",
+        size=9_000_000,
+        headers=[("content-type", b"application/json")],
+    ),
+    "cancel/1": Cancel(tenant="acme", job_id=JOB_ID, at=1_800_000_003.0, mac=DIGEST),
+    "cancel_task/1": CancelTask(partition=7, s=2**33),
+    "query/1": Query(id="q-1", what="job", reply_to="reply.acme", tenant="acme", job_id=JOB_ID, mac=DIGEST),
+    "reply/1": Reply(id="q-1", body=msgspec.Raw(b"\x81\xa4jobs\x03"), error=ERROR),
+    "drain/1": Drain(device="node-0.cpu-0", at=1_800_000_003.0),
+    "heartbeat/1": Heartbeat(
+        device="node-0.cpu-0",
+        node="node-0",
+        pid=4321,
+        incarnation=4,
+        sequence=60,
+        at=1_800_000_030.0,
+        queued=[TASK],
+        running=[Task(7, 1, 0, 65537)],
+        done=[Task(0, 0, 0, 1)],
+        slots=16,
+        budget_bytes=2**32,
+        resident_bytes=2**31,
+        residents=[RESIDENCY],
+        served=[SERVED],
+        busy_seconds=12.5,
+        steps=1_000,
+        draining=True,
+        kinds=["echo", "generate"],
+    ),
+    "tasks_done/1": TasksDone(device="node-0.cpu-0", incarnation=4, tasks=[TASK], service_seconds=[0.25]),
+    "task_failed/1": TaskFailed(device="node-0.cpu-0", incarnation=4, task=TASK, error=ERROR),
+    "worker_died/1": WorkerDied(
+        device="node-0.cpu-0", node="node-0", pid=4321, at=1_800_000_030.0, reason="signal 9"
+    ),
+    "live_counts/1": LiveCounts(
+        at=1_800_000_030.0, term=5, lanes={"interactive": (2, 2_000), "batch": (0, 0)}, tenants={"acme": (2, 2_000)}
+    ),
+    "scheduler_report/1": SchedulerReport(
+        at=1_800_000_030.0,
+        term=5,
+        policy="completion",
+        live=2,
+        waiting={"standard": 1},
+        dispatched=1,
+        devices=[REPORT],
+        held={"memory": 1},
+    ),
+    "model/1": Model(
+        identity="ab" * 32,
+        name="shakespeare",
+        architecture="LlamaForCausalLM",
+        kinds=["generate"],
+        parameters=1_000_000,
+        weight_bytes=4_000_000,
+        context_tokens=256,
+        width=128,
+        dtype="float32",
+        licence="Apache-2.0",
+        damaged=ERROR,
+    ),
+    "alias/1": Alias(name="default", identity="ab" * 32),
+    "tenant/1": Tenant(
+        name="acme",
+        plaintext="allow",
+        mac="optional",
+        wrapped_secret=b"wrapped",
+        key_id="system-1",
+        weight=2.5,
+        longest_timeout=600.0,
+    ),
+    "term/1": Term(node="node-0", pid=4321, at=1_800_000_000.0),
+    "deaths/1": Deaths(partition=7, s=2**33, part=2, deaths=3),
+    "layout/1": Layout(partitions=8, instances=[1, 2]),
+}
+
+
+def recorded() -> dict[str, bytes]:
+    """The bytes by name, as they were written down."""
+    return {name: bytes.fromhex(text) for name, text in json.loads(FILE.read_text()).items()}
+
+
+def main() -> None:
+    """Writes down the bytes of what has none yet."""
+    found = recorded() if FILE.exists() else {}
+    added = {name: encode(value) for name, value in VALUES.items() if name not in found}
+    FILE.write_text(json.dumps({name: data.hex() for name, data in (found | added).items()}, indent=1) + "\n")
+    print(f"{len(added)} added ({', '.join(added) or 'none'}), {len(found)} left as they were")
+
+
+if __name__ == "__main__":
+    main()
