@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -84,7 +84,7 @@ def check(message: Admitted, tenant: Tenant, secret: bytes, models: Directory, s
     size = kind.answer_bytes(request, parts, model.width if model else 0)
     if size > ANSWER_BYTES:
         raise TooLarge(what="the answer to this request", size=size, limit=ANSWER_BYTES)
-    content = msgspec.msgpack.encode([head.kind, head.model_name, request])
+    content = msgspec.msgpack.encode([head.kind, head.model_name, _content(request)])
     items = sum(part.items for part in parts)
     return Checked(
         msgspec.structs.replace(
@@ -121,6 +121,21 @@ def _resolve(models: Directory, head: Head) -> Model:
     if head.kind not in model.kinds:
         raise WrongModel(model=model.name, kind=head.kind, architecture=model.architecture)
     return model
+
+
+def _content(request: msgspec.Struct) -> dict[str, Any]:
+    """What differs from the defaults: equal work is equal content, whether a default was written out or not.
+
+    Left to itself the encoder leaves out a default only where it meets the very object.
+    """
+    content = {}
+    for field in msgspec.structs.fields(request):
+        value = getattr(request, field.name)
+        factory = field.default_factory
+        default = field.default if factory is msgspec.NODEFAULT else factory()
+        if value != default:
+            content[field.name] = value
+    return content
 
 
 def _items_per_part(kind: str, settings: Verify) -> int:

@@ -77,7 +77,7 @@ class EngineThread:
             busy = [runner for runner in runners if runner.busy()]
             if not self._take_commands(runners, by_kind, wait=not busy):
                 return
-            began = time.perf_counter()
+            began, loading = time.perf_counter(), self._meter.loading_seconds
             events: list[Event] = []
             for runner in runners:
                 if runner.busy():
@@ -86,7 +86,8 @@ class EngineThread:
             if events:
                 self._post(self._deliver, events)
             if busy or events:
-                self._meter.wall_busy_seconds += time.perf_counter() - began
+                loaded = self._meter.loading_seconds - loading
+                self._meter.wall_busy_seconds += time.perf_counter() - began - loaded
 
     def _take_commands(self, runners: list[Runner], by_kind: dict[str, Runner], *, wait: bool) -> bool:
         """Carries out what waits; False when the thread is to end."""

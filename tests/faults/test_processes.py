@@ -21,7 +21,7 @@ from llmos.infra.runtime.deadline import Deadline
 from llmos.infra.runtime.processes import service_spec
 from llmos.schemas.ids import attempt_of
 from tests.kit.counter import Reader, tally
-from tests.kit.live import SECONDS, asleep, devices_alive, make_topic, origin, until
+from tests.kit.live import SECONDS, asleep, clean_environment, devices_alive, make_topic, origin, until
 from tests.kit.load import GENERATE, Load, Wanted, judge
 from tests.stack import Stack
 
@@ -36,16 +36,16 @@ LEDGER_SECONDS = 150.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory, clean_module: None) -> AsyncIterator[Stack]:
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """One system with two workers for all tests; they are taken for lost soon, and many deaths are forgiven."""
-    directory: Path = tmp_path_factory.mktemp("processes")
-    async with Stack.start(
-        directory,
-        node={"cpu_devices": 2},
-        scheduler={"heartbeat_timeout_seconds": 3.0, "dispatch_grace_seconds": 3.0, "deaths": 20},
-        embedded={"kafka_heap": "256m"},
-    ) as stack:
-        yield stack
+    with clean_environment():
+        async with Stack.start(
+            tmp_path_factory.mktemp("processes"),
+            node={"cpu_devices": 2},
+            scheduler={"heartbeat_timeout_seconds": 3.0, "dispatch_grace_seconds": 3.0, "deaths": 20},
+            embedded={"kafka_heap": "256m"},
+        ) as stack:
+            yield stack
 
 
 def load_on(stack: Stack) -> Load:

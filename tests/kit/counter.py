@@ -73,7 +73,9 @@ class Reader:
 
         Raises `AssertionError` with those that are missing when that takes longer than `timeout` seconds.
         """
-        missing = set(origins) - {origin_of(message) for message in self.messages}
+        missing = set(origins)
+        if missing:
+            missing -= {origin_of(message) for message in self.messages}
         consumer = await self._connect(timeout)
         try:
             async with asyncio.timeout(timeout):

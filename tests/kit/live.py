@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from pathlib import Path
 from typing import TypeVar
 
+import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from llmos.client import Client, Submission
@@ -17,6 +20,16 @@ from tests.stack import Stack
 SECONDS = 60.0
 _LOOK_SECONDS = 0.05
 T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def clean_environment() -> Iterator[None]:
+    """For a stack that serves a whole module, which starts before any test's own clean environment is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LLMOS_")]:
+            patch.delenv(name)
+        patch.setattr("llmos.infra.settings.tree.config_file", lambda: Path(os.devnull))
+        yield
 
 
 def origin(submission: Submission) -> Origin:

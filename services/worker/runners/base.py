@@ -36,4 +36,6 @@ class Meter:
     tokens_in: Counter[tuple[str, str]] = field(default_factory=Counter)
     tokens_out: Counter[tuple[str, str]] = field(default_factory=Counter)
     wall_busy_seconds: float = 0.0
+    """With work in hand; loading is not service, and not counted."""
+    loading_seconds: float = 0.0
     steps: int = 0

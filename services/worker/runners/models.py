@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from llmos.pipelines.engine.residents import LoadedModel, ResidentModels
+from llmos.services.worker.runners.base import Meter
 from llmos.services.worker.runners.events import Loading, TaskName
 
 TELL_SECONDS = 0.1
@@ -15,8 +16,9 @@ TELL_SECONDS = 0.1
 class Models:
     """Resident models, with progress told through `tell`."""
 
-    def __init__(self, residents: ResidentModels, tell: Callable[[Loading], None]) -> None:
+    def __init__(self, residents: ResidentModels, meter: Meter, tell: Callable[[Loading], None]) -> None:
         self.residents = residents
+        self._meter = meter
         self._tell = tell
 
     def get(self, identity: str, names: Sequence[TaskName]) -> LoadedModel:
@@ -30,4 +32,8 @@ class Models:
                 told_at = now
                 self._tell(Loading(tuple(names), identity, done, of))
 
-        return self.residents.get(identity, progress)
+        began = time.monotonic()
+        try:
+            return self.residents.get(identity, progress)
+        finally:
+            self._meter.loading_seconds += time.monotonic() - began

@@ -28,5 +28,5 @@ def make_runners(
     residents: ResidentModels, settings: Worker, meter: Meter, tell: Callable[[Loading], None]
 ) -> list[Runner]:
     """A runner of every kind."""
-    models = Models(residents, tell)
+    models = Models(residents, meter, tell)
     return [EchoRunner(meter), EmbedRunner(models, meter, settings.embed_batch), GenerateRunner(models, meter)]

@@ -1,0 +1,109 @@
+"""The answer and its receipt: of outcomes, of verdicts, and when the answer is too large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmos.schemas.ids import epoch_of
+from llmos.schemas.job import ErrorInfo, Item, Origin, Usage
+from llmos.schemas.limits import RECORD_BYTES
+from llmos.schemas.partials import Verdict
+from llmos.schemas.results import RESULTS, Stages
+from llmos.services.aggregator.answering import ROOM, answer_outcomes, answer_verdict
+from tests.kit.bench import NOW, head
+from tests.unit.services.aggregator.making import BAD, outcome
+
+HEAD = head(content_digest=b"digest", size=9, admitted_at=NOW - 2, submitted_at=NOW - 3, sealed_at=NOW - 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "error"),
+    [
+        pytest.param(["a"], "completed", None, id="one item"),
+        pytest.param(["ab", "c"], "completed", None, id="parts"),
+        pytest.param(["a!", "c"], "completed", None, id="one bad item fails only itself"),
+        pytest.param(["!!", "c"], "completed", None, id="a bad part, too"),
+        pytest.param(["!!", "!"], "failed", BAD, id="all bad"),
+        pytest.param([""], "completed", None, id="no items at all"),
+    ],
+)
+def test_status(parts: list[str], status: str, error: ErrorInfo | None) -> None:
+    """A job is completed unless every item failed; its error is then the first item's."""
+    made = answer_outcomes(1, 5, HEAD, [outcome(HEAD, part=i, items=items) for i, items in enumerate(parts)], NOW)
+    assert (made.answer.status, made.answer.error) == (status, error)
+    assert (made.receipt.status, made.receipt.code) == (status, error.code if error else "")
+    assert made.receipt.binds
+
+
+def test_an_answer_adds_up_its_parts() -> None:
+    """Items in the order of parts, usage summed, first dispatch and last finish, the epoch of each part that counts."""
+    outcomes = [outcome(HEAD, items="ab"), outcome(HEAD, part=1, items="c", attempt=3, device="node-1.cpu0")]
+    made = answer_outcomes(1, 5, HEAD, outcomes, NOW + 9)
+    answer = made.answer
+    assert [(item.output_index, item.output) for item in answer.items] == [(0, b"a"), (1, b"b"), (10, b"c")]
+    assert answer.usage == Usage(tokens_in=4, tokens_out=6, device_seconds=1.0)
+    assert answer.epochs == [epoch_of(7, 1), epoch_of(7, 3)]
+    assert answer.devices == ["node-0.cpu0", "node-1.cpu0"]
+    assert answer.stages == Stages(
+        submitted_at=NOW - 3, admitted_at=NOW - 2, sealed_at=NOW - 1, dispatched_at=NOW, started_at=NOW + 1,
+        first_output_at=NOW + 2, finished_at=NOW + 4, answered_at=NOW + 9,
+    )  # fmt: skip
+    assert (answer.partition, answer.s, answer.origin, answer.request_id) == (1, 5, HEAD.origin, HEAD.request_id)
+    assert RESULTS.decode(made.value) == answer
+
+
+def test_a_receipt_is_the_answer_without_its_payload() -> None:
+    """It carries what binds the key, what is charged and which credit comes back, and no item."""
+    made = answer_outcomes(1, 5, HEAD, [outcome(HEAD, attempt=2), outcome(HEAD, part=1, attempt=3)], NOW)
+    receipt = made.receipt
+    assert (receipt.job_id, receipt.partition, receipt.s) == (HEAD.job_id, 1, 5)
+    assert (receipt.hold, receipt.content_digest, receipt.origin) == (HEAD.hold, b"digest", HEAD.origin)
+    assert (receipt.attempts, receipt.usage, receipt.devices) == (5, made.answer.usage, made.answer.devices)
+    assert not hasattr(receipt, "items")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fields", "binds"),
+    [
+        ("failed", {"error": BAD, "epoch": epoch_of(7, 4)}, True),
+        ("cancelled", {"error": BAD}, True),
+        ("expired", {"error": BAD}, True),
+        ("refused", {"error": BAD}, False),
+        ("pointer", {"original": Origin("requests", 0, 1), "original_s": 3}, False),
+    ],
+)
+def test_verdicts(verdict: Any, fields: dict[str, Any], binds: bool) -> None:
+    """A verdict is the whole answer; refusals and pointers bind no key, every other end does."""
+    made = answer_verdict(1, Verdict(s=5, head=HEAD, verdict=verdict, **fields), NOW + 1)
+    answer = made.answer
+    assert (answer.status, answer.items, answer.s) == (verdict, [], 5)
+    assert (answer.error, answer.original, answer.original_s) == tuple(
+        fields.get(name) for name in ("error", "original", "original_s")
+    )
+    assert answer.epochs == ([fields["epoch"]] if "epoch" in fields else [])
+    assert (answer.stages.sealed_at, answer.stages.dispatched_at) == (NOW - 1, 0.0)
+    assert (made.receipt.binds, made.receipt.hold, made.receipt.attempts) == (binds, HEAD.hold, 0)
+    assert RESULTS.decode(made.value) == answer
+
+
+def test_an_answer_that_fits_no_record_is_a_failure() -> None:
+    """Verify's estimate may have been too low: the client hears why, instead of a record that nobody can write."""
+    large = outcome(HEAD)
+    items = [Item(output_index=i, output=b"x" * (RECORD_BYTES // 2)) for i in range(2)]
+    made = answer_outcomes(1, 5, HEAD, [type(large)(task=large.task, head=HEAD, device="d", items=items)], NOW)
+    assert made.answer.status == "failed"
+    assert made.answer.error is not None
+    assert (made.answer.error.code, made.receipt.code, made.answer.items) == ("too_large", "too_large", [])
+    assert len(made.value) < 1000 < ROOM
+    assert RESULTS.decode(made.value) == made.answer
+
+
+def test_the_largest_answer_that_fits_is_kept() -> None:
+    """Just below the room nothing is cut."""
+    large = outcome(HEAD)
+    items = [Item(output_index=0, output=b"x" * (ROOM - 2000))]
+    made = answer_outcomes(1, 5, HEAD, [type(large)(task=large.task, head=HEAD, device="d", items=items)], NOW)
+    assert made.answer.status == "completed"
+    assert ROOM - 2000 < len(made.value) <= ROOM

@@ -1,0 +1,155 @@
+"""The handler of verify: sealed, refused, passed on, dropped or dead; one record out for one record in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from llmos.infra.log.port import Place
+from llmos.infra.runtime.context import Context
+from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated, Settlement
+from llmos.infra.stages.origins import Origins
+from llmos.infra.stages.tenants import TenantTable
+from llmos.pipelines.kinds.parts import open_part
+from llmos.schemas.admitted import Admitted, Refusal
+from llmos.schemas.base import MSGPACK, encode
+from llmos.schemas.dead import DEAD
+from llmos.schemas.job import ErrorInfo
+from llmos.schemas.sealed import SEALED, Job
+from llmos.services.verify import handler as module
+from llmos.services.verify.directory import ModelDirectory
+from llmos.services.verify.handler import THREAD_BYTES, VerifyHandler
+from tests.kit.bench import KEYS, HandClock, configured, context, head, record, tenant
+
+PLACE = Place("admitted", 1)
+
+
+@pytest.fixture
+async def ctx() -> Context:
+    return context(HandClock(), configured(), service="verify")
+
+
+@pytest.fixture
+def tenants() -> TenantTable:
+    table = TenantTable(KEYS)
+    table.table.take(record(encode(tenant()), "tenants", key=b"demo"))
+    return table
+
+
+@pytest.fixture
+def handler(ctx: Context, tenants: TenantTable) -> VerifyHandler:
+    return VerifyHandler(ctx, tenants, ModelDirectory(3.0))
+
+
+def echo(offset: int, text: str = "hello", **fields: Any) -> Admitted:
+    payload = msgspec.msgpack.encode({"text": text})
+    return Admitted(head=head(f"k{offset}", offset, **fields), payload=payload, encoding=MSGPACK)
+
+
+async def settle(handler: VerifyHandler, *messages: Any, origins: Origins | None = None) -> Sequence[Settlement]:
+    values = [message if isinstance(message, bytes) else encode(message) for message in messages]
+    records = [record(value, "admitted", 1, offset) for offset, value in enumerate(values)]
+    return await handler.settle(PLACE, records, origins or Origins())
+
+
+def message_of(settlement: Settlement) -> Job | Refusal:
+    assert isinstance(settlement, Emitted)
+    assert settlement.place == Place("sealed", 1)
+    message: Job | Refusal = SEALED.decode(settlement.out.value)
+    assert settlement.out.key == message.head.job_id
+    return message
+
+
+async def test_a_submission_is_sealed(handler: VerifyHandler) -> None:
+    """It goes to the same partition of `sealed`, unreadable there, and the worker's keys open it."""
+    (settlement,) = await settle(handler, echo(0, "a secret"))
+    job = message_of(settlement)
+    assert isinstance(job, Job)
+    assert isinstance(settlement, Emitted)
+    assert b"a secret" not in (settlement.out.value or b"")
+    assert msgspec.msgpack.decode(open_part(KEYS, job.head, job.parts[0])) == {"text": ["a secret"]}
+
+
+async def test_refusals_of_ingest_are_passed_on(handler: VerifyHandler) -> None:
+    """Byte by byte as they came."""
+    refusal = encode(Refusal(head=head(), error=ErrorInfo(code="invalid_request", message="no"), stage="ingest"))
+    (settlement,) = await settle(handler, refusal)
+    assert isinstance(settlement, Emitted)
+    assert settlement.out.value == refusal
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (echo(0, kind="dance"), "unknown_kind"),
+        (echo(0, kind="generate", model_name="gpt"), "invalid_request"),
+        (echo(0, kind="embed", model_name="gpt"), "unknown_model"),
+        (echo(0, tenant="gone"), "unknown_tenant"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused(handler: VerifyHandler, message: Admitted, code: str) -> None:
+    """A refusal takes the place of the job, under the same head."""
+    refusal = message_of((await settle(handler, message))[0])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error.code, refusal.stage, refusal.head) == (code, "verify", message.head)
+
+
+async def test_a_secret_that_does_not_open_is_a_refusal(handler: VerifyHandler, tenants: TenantTable) -> None:
+    """A tenant whose secret was wrapped under lost keys gets answers, not silence."""
+    tenants.table.take(record(encode(tenant(key_id="00")), "tenants", key=b"demo"))
+    refusal = message_of((await settle(handler, echo(0)))[0])
+    assert isinstance(refusal, Refusal)
+    assert refusal.error.code == "envelope_rejected"
+
+
+async def test_a_forbidden_reply_topic_is_not_written_to(handler: VerifyHandler) -> None:
+    """The refusal forgets the topic, else the refusal itself would go there."""
+    refusal = message_of((await settle(handler, echo(0, reply_to="results")))[0])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error.code, refusal.head.reply_to) == ("reply_topic_forbidden", None)
+
+
+async def test_replays_are_dropped(handler: VerifyHandler) -> None:
+    """What is not above the highest origin of its source vanishes, whatever is in it; other sources go on."""
+    origins = Origins()
+    other = msgspec.structs.replace(echo(0).head.origin, partition=5)
+    refusal = Refusal(head=head("r", 2), error=ErrorInfo(code="refused", message="no"), stage="ingest")
+    settled = await settle(
+        handler,
+        echo(3), echo(3), echo(2), refusal, echo(4),
+        Admitted(head=head("o", origin=other), payload=b"", encoding=MSGPACK),
+        origins=origins,
+    )  # fmt: skip
+    assert [type(settlement) for settlement in settled] == [Emitted, Repeated, Repeated, Repeated, Emitted, Emitted]
+    assert [type(s) for s in await settle(handler, echo(4), echo(5), origins=origins)] == [Repeated, Emitted]
+
+
+async def test_an_unreadable_record_is_dead(handler: VerifyHandler) -> None:
+    """It has no origin to answer to; those around it are settled all the same."""
+    settled = await settle(handler, echo(0), b"\xc1", echo(1))
+    assert [type(settlement) for settlement in settled] == [Emitted, DeadLettered, Emitted]
+    assert isinstance(settled[1], DeadLettered)
+    letter = DEAD.decode(settled[1].out.value)
+    assert (letter.stage, letter.origin.topic, letter.origin.offset) == ("verify", "admitted", 1)
+
+
+async def test_large_payloads_are_checked_beside_the_loop(
+    handler: VerifyHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting a megabyte's tokens would hold up everything else: only small payloads are checked on the loop."""
+    in_thread: list[int] = []
+    original = asyncio.to_thread
+
+    async def to_thread(call: Any, message: Admitted) -> Any:
+        in_thread.append(len(message.payload))
+        return await original(call, message)
+
+    monkeypatch.setattr(module.asyncio, "to_thread", to_thread)
+    settled = await settle(handler, echo(0, "x" * 2 * THREAD_BYTES), echo(1, "x"), echo(2, "x" * THREAD_BYTES))
+    assert [size > THREAD_BYTES for size in in_thread] == [True, True]
+    assert all(isinstance(message_of(settlement), Job) for settlement in settled)
+    assert await handler.may_resume()
