@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import structlog
 
 from llmos.infra.crypto.crc import crc32c
@@ -33,6 +35,9 @@ from llmos.services.worker.runners.events import Assignment, Event, ItemEnded, T
 
 log = structlog.get_logger()
 
+REMEMBERED = 10_000
+"""Ended submissions that are remembered at most."""
+
 
 class Intake:
     """What comes from the scheduler."""
@@ -48,6 +53,8 @@ class Intake:
         self._incarnation = incarnation
         self._place = Place(topics.work_topic(device), 0)
         self._term = -1
+        self._over: OrderedDict[tuple[int, int], None] = OrderedDict()
+        """Submissions that the scheduler has ended: their work may arrive after the word."""
 
     async def run(self) -> None:
         """Reads until `ctx.stop` is set. Raises `Fenced` when a later life claims the device."""
@@ -70,6 +77,9 @@ class Intake:
             log.warning("record_unreadable", topic=topics.CONTROL, offset=record.offset, error=str(problem))
             return
         if isinstance(message, CancelTask):
+            self._over[message.partition, message.s] = None
+            if len(self._over) > REMEMBERED:
+                self._over.popitem(last=False)
             for held in self._held:
                 if held.name[:2] == (message.partition, message.s):
                     self._stop(held)
@@ -87,12 +97,14 @@ class Intake:
             await self._start(message)
 
     def _is_ours(self, work: Work) -> bool:
-        """Not for another life, not of an older scheduler, not what is at work already."""
+        """Not for another life, not of an older scheduler, not what is over, not what is at work already."""
         term = term_of(work.task.epoch)
         if work.incarnation != self._incarnation or term < self._term:
             return False
         self._term = term
         task = work.task
+        if (task.partition, task.s) in self._over:
+            return False
         present = self._held.get((task.partition, task.s, task.part))
         return present is None or present.work.task.epoch < task.epoch
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmos.schemas.errors import LlmosError
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import ErrorInfo, Head, Item, Task, Times, Usage
 from llmos.schemas.partials import Outcome
 from tests.kit.bench import NOW
 
 BAD = ErrorInfo(code="engine_failed", message="a bad item", retryable=True)
-
-
-def info(error: LlmosError) -> ErrorInfo:
-    """An error as it travels."""
-    return ErrorInfo(code=error.code, message=str(error), retryable=error.retryable)
 
 
 def outcome(head: Head, s: int = 5, part: int = 0, items: str = "a", attempt: int = 1, **fields: Any) -> Outcome:
