@@ -8,7 +8,7 @@ import msgspec
 
 from llmos.schemas.base import Codec, Message
 from llmos.schemas.job import ErrorInfo
-from llmos.schemas.limits import Digest, JobId, Name, RequestId, Seconds, TenantName, TopicName
+from llmos.schemas.limits import Digest, JobId, Name, Offset, Partition, RequestId, Seconds, TenantName, TopicName
 
 
 class Cancel(Message, frozen=True, kw_only=True, tag="cancel/1"):
@@ -23,8 +23,8 @@ class Cancel(Message, frozen=True, kw_only=True, tag="cancel/1"):
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task/1"):
     """The scheduler to the workers: (partition, s) is over, stop its tasks."""
 
-    partition: int
-    s: int
+    partition: Partition
+    s: Offset
 
 
 class Query(Message, frozen=True, kw_only=True, tag="query/1"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos.schemas.base import Codec, Message
 from llmos.schemas.job import ErrorInfo, Origin
-from llmos.schemas.limits import Code, Sealed, Seconds
+from llmos.schemas.limits import Code, Count, Sealed, Seconds
 
 
 class DeadLetter(Message, frozen=True, kw_only=True, tag="dead_letter/1"):
@@ -18,7 +18,7 @@ class DeadLetter(Message, frozen=True, kw_only=True, tag="dead_letter/1"):
     value: Sealed = b""
     """The record's bytes under the system key; cut to what fits a record, `size` tells the whole."""
     key_id: str = ""
-    size: int = 0
+    size: Count = 0
     headers: list[tuple[str, bytes]] = []
 
 

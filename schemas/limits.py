@@ -23,7 +23,9 @@ TIMEOUT_SECONDS = 86_400.0
 METADATA_CHARACTERS = 4096
 """What Kafka takes as metadata of a committed offset."""
 STOP_STRINGS = 16
+"""Stop strings of one request."""
 STOP_CHARACTERS = 128
+"""The length of a stop string."""
 PARTITIONS = 99
 """The largest N: the origin map of a partition (3 N entries) must fit the metadata of a committed offset, whatever the
 offsets, with U beside it."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from llmos.schemas.base import Codec, Message
 from llmos.schemas.job import ErrorInfo, Head, Item, Origin, Task, Times, Usage
-from llmos.schemas.limits import Name, Offset
+from llmos.schemas.limits import Epoch, Name, Offset
 
 VerdictKind = Literal["failed", "cancelled", "expired", "refused", "pointer"]
 
@@ -32,7 +32,7 @@ class Verdict(Message, frozen=True, kw_only=True, tag="verdict/1"):
     original: Origin | None = None
     """Of a pointer: the origin of the earlier submission whose answer is the answer."""
     original_s: Offset | None = None
-    epoch: int = 0
+    epoch: Epoch = 0
 
 
 class LowWatermark(Message, frozen=True, kw_only=True, tag="low_watermark/1"):

@@ -63,8 +63,8 @@ def may_follow(table: dict[str, tuple[str, ...]], before: str, after: str) -> bo
 
 
 def mermaid(title: str, table: dict[str, tuple[str, ...]]) -> str:
-    """`table` as a Mermaid state diagram, for the docs."""
-    lines = ["```mermaid", "stateDiagram-v2", f"    %% {title}"]
+    """`table` as a Mermaid state diagram, for the docs; its first state is where it begins."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    %% {title}", f"    [*] --> {next(iter(table))}"]
     for state, following in table.items():
         lines += [f"    {state} --> {after}" for after in following] or [f"    {state} --> [*]"]
     return "\n".join([*lines, "```"])

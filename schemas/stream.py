@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from llmos.schemas.base import Codec, Message
 from llmos.schemas.job import Origin
 from llmos.schemas.limits import (

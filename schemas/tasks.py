@@ -12,9 +12,7 @@ from llmos.schemas.limits import ITEMS, OUTPUT_TOKENS, PAYLOAD_BYTES, STOP_CHARA
 
 _Text = Annotated[str, Meta(max_length=PAYLOAD_BYTES)]
 _Texts = Annotated[list[_Text], Meta(min_length=1, max_length=ITEMS)]
-_Stop = Annotated[
-    list[Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]], Meta(max_length=STOP_STRINGS)
-]
+_Stop = Annotated[list[Annotated[str, Meta(min_length=1, max_length=STOP_CHARACTERS)]], Meta(max_length=STOP_STRINGS)]
 
 
 class GenerateInput(Value, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ Rooms, one per family of commands:
 - `jobs`: submit, attach, result, cancel. `asking`: jobs show, status, devices, models. `setup`: config, doctor, keys, topics.
 - `inputs`: from texts and options to a kind's input. `showing`: answers and streams on a terminal or as JSON. `tables`: rich.
 - `checks`: what `doctor` looks at.
+- `pages`: writes the generated pages of `docs/`; `page_of_messages`: the longest of them.
 - `demo_start`: `llmos demo` (`demo`: as a module); `demo_tour`: its acts; `demo_jobs`: its work; `demo_reader`: an
   independent witness; `demo_report`: its verdict.
 """

@@ -1,37 +1,39 @@
-"""A system with hardly any credits and far more work than they cover: it pauses, and loses nothing."""
+"""A system with hardly any credits and far more work than they cover: it pauses, drains with a backlog, loses nothing."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from llmos.client import Client, EchoInput, EmbedInput, GenerateInput, Task
 from llmos.infra.ledger.redis import RedisLedger
 from llmos.infra.runtime.deadline import Deadline
 from llmos.schemas.job import LANES
-from tests.kit.counter import Reader, tally
+from tests.kit.counter import Origin, Reader, tally
 from tests.kit.live import SECONDS, clean_environment, origin, until
 from tests.kit.load import EMBED, GENERATE, SENTENCES, TENANTS
 from tests.stack import Stack
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 CREDITS = 4
 """Of each lane, and shared."""
-JOBS = 240
+JOBS = 100
 ANSWER_SECONDS = 150.0
+STOP_SECONDS = 25.0
+"""On top of the services' time to drain: for broker and Redis, which are stopped last."""
 
 
-@pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     """One worker, and four jobs in flight a lane."""
     few = {"jobs": CREDITS}
     with clean_environment():
         async with Stack.start(
-            tmp_path,
+            tmp_path_factory.mktemp("saturation"),
             node={"cpu_devices": 1},
             ingest={"interactive": few, "standard": few, "batch": few, "overflow": few},
             embedded={"kafka_heap": "256m"},
@@ -40,29 +42,26 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 
 
 async def test_a_saturated_system_pauses_and_loses_nothing(stack: Stack) -> None:
-    """Never more is in flight than there are credits, the rest waits in Kafka, and all is answered once in the end."""
+    """Never more is in flight than there are credits, the rest waits in Kafka, all is answered, no credit stays held."""
     bootstrap = stack.settings.kafka.bootstrap
     admitted, results = Reader(bootstrap, "admitted"), Reader(bootstrap, "results")
+    for reader in (admitted, results):
+        await reader.advance()
+    before = len(results.messages)
+    assert len(admitted.messages) == before
     limit, flights, backlogs = CREDITS * (len(LANES) + 1), [0], [0]
-    async with AsyncExitStack() as clients:
-        submissions = []
-        for i, tenant in enumerate(TENANTS):
-            client = await clients.enter_async_context(Client(stack.settings, tenant=tenant))
-            submissions += await client.submit_many(task(j) for j in range(i, JOBS, len(TENANTS)))
-        deadline = Deadline(ANSWER_SECONDS)
-        while len(results.messages) < JOBS:
-            assert deadline.left(), f"{len(results.messages)} of {JOBS} answers"
-            # In this order: what was admitted by then, less what was answered a little later, is no more than was held.
-            await admitted.advance()
-            await results.advance()
-            flights.append(len(admitted.messages) - len(results.messages))
-            backlogs.append(JOBS - len(admitted.messages))
+    origins = await submit_all(stack)
+    deadline = Deadline(ANSWER_SECONDS)
+    while len(results.messages) < before + JOBS:
+        assert deadline.left(), f"{len(results.messages) - before} of {JOBS} answers"
+        # In this order: what was admitted by then, less what was answered a little later, is no more than was held.
+        await admitted.advance()
+        await results.advance()
+        flights.append(len(admitted.messages) - len(results.messages))
+        backlogs.append(before + JOBS - len(admitted.messages))
     assert max(flights) <= limit
     assert max(backlogs) > JOBS // 2, "the credits never held anything back"
-    origins = [origin(submission) for submission in submissions]
-    await results.until(origins, SECONDS)
-    assert tally(origins, results.messages).clean
-    assert {answer["status"] for answer in results.messages} == {"completed"}
+    await check(results, origins)
     ledger = await RedisLedger.connect(stack.settings.redis)
     try:
         await until(ledger.use, lambda use: not any(lane.jobs or lane.bytes for lane in use.values()))
@@ -70,12 +69,43 @@ async def test_a_saturated_system_pauses_and_loses_nothing(stack: Stack) -> None
         await ledger.close()
 
 
+async def test_a_system_drains_with_work_left_and_goes_on_where_it_was(stack: Stack) -> None:
+    """SIGTERM under load ends the system with code 0 within its time; the next start finishes what was left."""
+    results = Reader(stack.settings.kafka.bootstrap, "results")
+    await results.advance()
+    before = len(results.messages)
+    origins = await submit_all(stack)
+    await results.until([origins[0]], SECONDS)
+    deadline = Deadline(stack.settings.telemetry.drain_seconds + STOP_SECONDS)
+    assert await stack.down() == 0
+    assert deadline.left(), "it took longer than it may"
+    assert len(results.messages) < before + JOBS, "nothing was left to be done"
+    await stack.up()
+    await check(results, origins)
+
+
+async def submit_all(stack: Stack) -> list[Origin]:
+    """All jobs at once, by three tenants."""
+    async with AsyncExitStack() as clients:
+        submissions = []
+        for i, tenant in enumerate(TENANTS):
+            client = await clients.enter_async_context(Client(stack.settings, tenant=tenant))
+            submissions += await client.submit_many(task(j) for j in range(i, JOBS, len(TENANTS)))
+    return [origin(submission) for submission in submissions]
+
+
+async def check(results: Reader, origins: list[Origin]) -> None:
+    """Each has its one answer in the end, and it is a result."""
+    await results.until(origins, ANSWER_SECONDS)
+    assert tally(origins, results.messages).clean
+    assert {answer["status"] for answer in results.messages} == {"completed"}
+
+
 def task(i: int) -> Task:
-    """Echo, embed and generate in turn; the lanes take turns within each."""
-    lane = LANES[i // 9 % len(LANES)]
-    text = SENTENCES[i % len(SENTENCES)]
-    if i % 9 < 3:
+    """Of six, three echo, two embed and one generates; the lanes take turns."""
+    lane, text = LANES[i // 6 % len(LANES)], SENTENCES[i % len(SENTENCES)]
+    if i % 6 < 3:
         return Task("echo", EchoInput(text=text), lane=lane)
-    if i % 9 < 6:
+    if i % 6 < 5:
         return Task("embed", EmbedInput(text=text), EMBED, lane=lane)
     return Task("generate", GenerateInput(prompt=text, max_tokens=16), GENERATE, lane=lane)

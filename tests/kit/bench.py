@@ -84,6 +84,7 @@ class Bench:
         self.settings = settings
         self.clock = VirtualClock(asyncio.get_running_loop())
         self.broker = MemoryBroker(self.clock, faults=faults, request_seconds=4.0, transaction_seconds=4.0)
+        self.broker.create(specs(settings))
 
     def context(self, service: str = "test") -> Context:
         """A new life of a service."""

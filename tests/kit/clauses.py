@@ -197,6 +197,6 @@ def cancels_hit_submissions_made_no_later(patch: Patch) -> None:
     """A cancel hits whatever has its job id."""
 
     def hit(self: Any, head: Any) -> bool:
-        return head.job_id in self._by_id
+        return (head.tenant, head.job_id) in self._by_id
 
     patch.setattr(Cancels, "hit", hit)

@@ -1,4 +1,4 @@
-"""Every message, value and codec of `llmos.schemas`, found by looking."""
+"""Every message, value, codec and error of llmos, found by looking."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import importlib
 import pkgutil
 from types import ModuleType
 
+import llmos.client.errors
 import llmos.schemas
+import llmos.schemas.errors
 from llmos.schemas.base import Codec, Message, Value
+from llmos.schemas.errors import LlmosError
 
 
 def modules() -> list[ModuleType]:
     """The rooms of `llmos.schemas`."""
-    return [importlib.import_module(f"llmos.schemas.{found.name}") for found in pkgutil.iter_modules(llmos.schemas.__path__)]
+    return [
+        importlib.import_module(f"llmos.schemas.{found.name}") for found in pkgutil.iter_modules(llmos.schemas.__path__)
+    ]
 
 
 def messages() -> list[type[Message]]:
@@ -38,6 +43,16 @@ def codecs() -> dict[str, Codec]:
 def tag(kind: type[Message]) -> str:
     """What is in the field `type` of this message."""
     return str(kind.__struct_config__.tag)
+
+
+def errors_of_ours() -> list[type[LlmosError]]:
+    """Every error class of the schemas and the client."""
+    return [
+        found
+        for module in (llmos.schemas.errors, llmos.client.errors)
+        for found in vars(module).values()
+        if isinstance(found, type) and issubclass(found, LlmosError) and found.__module__ == module.__name__
+    ]
 
 
 def _below(base: type) -> list:  # type: ignore[type-arg]

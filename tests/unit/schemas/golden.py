@@ -1,4 +1,4 @@
-"""Golden records: one message of every type, no field at its default, and the bytes that it has had since it was written.
+"""Golden records: a message of every type, no field at its default, and the bytes that it has had since it was written.
 
 `python -m tests.unit.schemas.golden` adds the bytes of messages that have none; it never changes bytes that are there.
 A field that is added later gets a record of its own here, under a new name; the old record stays and must be read.
@@ -146,9 +146,8 @@ VALUES: dict[str, Message] = {
         mac=DIGEST,
         traceparent=HEAD.traceparent,
     ),
-    "admitted/1": Admitted(
-        head=HEAD, payload=b"\x00\xff", encoding="application/json", sealed=True, crc32c=0xDEADBEEF
-    ),
+    "request/1 at its least": Request(request_id="r-1", tenant="acme", kind="echo"),
+    "admitted/1": Admitted(head=HEAD, payload=b"\x00\xff", encoding="application/json", sealed=True, crc32c=0xDEADBEEF),
     "refusal/1": Refusal(head=HEAD, error=ERROR, stage="verify"),
     "job/1": Job(head=HEAD, parts=[PART]),
     "work/1": Work(
@@ -273,9 +272,7 @@ VALUES: dict[str, Message] = {
     ),
     "tasks_done/1": TasksDone(device="node-0.cpu-0", incarnation=4, tasks=[TASK], service_seconds=[0.25]),
     "task_failed/1": TaskFailed(device="node-0.cpu-0", incarnation=4, task=TASK, error=ERROR),
-    "worker_died/1": WorkerDied(
-        device="node-0.cpu-0", node="node-0", pid=4321, at=1_800_000_030.0, reason="signal 9"
-    ),
+    "worker_died/1": WorkerDied(device="node-0.cpu-0", node="node-0", pid=4321, at=1_800_000_030.0, reason="signal 9"),
     "live_counts/1": LiveCounts(
         at=1_800_000_030.0, term=5, lanes={"interactive": (2, 2_000), "batch": (0, 0)}, tenants={"acme": (2, 2_000)}
     ),

@@ -17,6 +17,7 @@ import llmos.schemas
 import llmos.services
 from llmos.schemas import errors
 from llmos.schemas.errors import LlmosError
+from tests.unit.schemas.catalogue import errors_of_ours
 
 FOLDERS = [
     Path(str(package.__file__)).resolve().parent
@@ -78,16 +79,6 @@ CODES = {
 }
 
 
-def tree() -> list[type[LlmosError]]:
-    """Every error class of the schemas and the client."""
-    return [
-        found
-        for module in (errors, llmos.client.errors)
-        for found in vars(module).values()
-        if isinstance(found, type) and issubclass(found, LlmosError) and found.__module__ == module.__name__
-    ]
-
-
 def message(kind: type[LlmosError]) -> str:
     """Its docstring, on one line."""
     return " ".join((kind.__doc__ or "").split())
@@ -100,20 +91,20 @@ def placeholders(kind: type[LlmosError]) -> dict[str, str]:
 
 def test_codes_are_the_promised_ones() -> None:
     """Each class has a code of its own, no two the same one, and says whether a retry helps; nothing is inherited."""
-    found = [(kind.__dict__.get("code", "internal"), (kind.__name__, kind.retryable)) for kind in tree()]
+    found = [(kind.__dict__.get("code", "internal"), (kind.__name__, kind.retryable)) for kind in errors_of_ours()]
     assert len(dict(found)) == len(found)
     assert dict(found) == CODES
-    for kind in tree():
+    for kind in errors_of_ours():
         assert kind.retryable == kind.__dict__.get("retryable", kind.__mro__[1].__dict__.get("retryable", False))
 
 
-def test_no_error_stands_outside_of_the_tree() -> None:
+def test_no_error_stands_outside_of_the_errors_of_ours() -> None:
     """Whatever else derives from it anywhere is in one of the two modules."""
     inherited = list(LlmosError.__subclasses__())
     for kind in inherited:
         inherited += kind.__subclasses__()
     ours = {kind for kind in inherited if kind.__module__.startswith("llmos.")}
-    assert ours | {LlmosError} == set(tree())
+    assert ours | {LlmosError} == set(errors_of_ours())
 
 
 def test_each_error_is_in_one_branch() -> None:
@@ -125,12 +116,14 @@ def test_each_error_is_in_one_branch() -> None:
         errors.OperatorError,
         errors.Ambiguous,
     )
-    for kind in tree():
+    for kind in errors_of_ours():
         if kind.__module__ == errors.__name__ and kind is not LlmosError:
             assert sum(issubclass(kind, branch) for branch in branches) == 1, kind
 
 
-@pytest.mark.parametrize("kind", [kind for kind in tree() if kind.__name__ not in OWN_WORDS], ids=lambda kind: kind.code)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in errors_of_ours() if kind.__name__ not in OWN_WORDS], ids=lambda kind: kind.code
+)
 def test_a_message_is_its_docstring_filled_in(kind: type[LlmosError]) -> None:
     """The braces are filled, the text is one sentence or more, and the values stay readable on the error."""
     values = {name: 7.0 if form.endswith("f") else 7 for name, form in placeholders(kind).items()}
@@ -155,7 +148,7 @@ def test_values_with_braces_are_text() -> None:
 
 def constructions() -> Iterator[tuple[str, type[LlmosError], ast.Call]]:
     """(place, class, call) of every construction of an error in the packages."""
-    named = {kind.__name__: kind for kind in tree()}
+    named = {kind.__name__: kind for kind in errors_of_ours()}
     for folder in FOLDERS:
         for file in sorted(folder.rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):

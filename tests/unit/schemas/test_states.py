@@ -83,6 +83,7 @@ def test_the_drawing_has_every_arrow_and_no_other() -> None:
         "```mermaid",
         "stateDiagram-v2",
         "    %% of two",
+        "    [*] --> a",
         "    a --> b",
         "    a --> a",
         "    b --> [*]",

@@ -23,7 +23,7 @@ MAPS = st.dictionaries(
 
 def full(partitions: int, offset: int) -> Origins:
     """A map with every source partition at `offset`."""
-    return Origins({topic: {p: offset for p in range(partitions)} for topic in REQUESTS.values()})
+    return Origins({topic: dict.fromkeys(range(partitions), offset) for topic in REQUESTS.values()})
 
 
 @pytest.mark.parametrize("offset", [0, 2**32, 2**40, LARGEST])
