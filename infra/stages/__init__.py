@@ -2,6 +2,7 @@
 
 - `origins`: the map of highest origins, by which replays and zombies vanish (rule 1).
 - `ownership`: which partitions an instance owns, and where it starts reading.
+- `catching_up`: reads places to their ends as of now.
 - `sending`: one awaited batch per place.
 - `one_in_one_out`: each record in becomes exactly one record out, in order (rule 1: ingest, verify).
 - `answered`: which submissions of a partition have their answer (rule 4).

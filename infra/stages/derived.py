@@ -14,10 +14,9 @@ from typing import Protocol
 from llmos.infra.log.port import Commit, Place, Reader, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.backlog import Reached
-from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
+from llmos.infra.stages.catching_up import read_to_end
 from llmos.infra.stages.origins import Origins
-from llmos.infra.stages.ownership import starts
-from llmos.infra.stages.transactional import read_to_end
+from llmos.infra.stages.ownership import RECOMMIT_SECONDS, starts
 from llmos.schemas import topics
 from llmos.schemas.errors import CommitMissing
 from llmos.schemas.job import Origin

@@ -9,7 +9,7 @@ import structlog
 
 from llmos.infra.log.port import Place, Reader, Record
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.transactional import read_to_end
+from llmos.infra.stages.catching_up import read_to_end
 from llmos.schemas.base import Codec
 from llmos.schemas.errors import RecordError
 

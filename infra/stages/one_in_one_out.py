@@ -15,12 +15,9 @@ from llmos.infra.log.port import Commit, Out, Place, Reader, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.backlog import Reached
 from llmos.infra.stages.origins import Origins
-from llmos.infra.stages.ownership import starts
+from llmos.infra.stages.ownership import RECOMMIT_SECONDS, starts
 from llmos.infra.stages.sending import send
 from llmos.schemas import topics
-
-RECOMMIT_SECONDS = 3600.0
-"""Idle partitions are committed again this often: committed offsets expire, although the consumer lives."""
 
 
 class Emitted(NamedTuple):

@@ -9,6 +9,9 @@ from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Instance
 from llmos.schemas.errors import CommitMissing, LayoutMismatch
 
+RECOMMIT_SECONDS = 3600.0
+"""Idle partitions are committed again this often: committed offsets expire, although the consumer lives."""
+
 
 def owned(instance: Instance, partitions: int) -> list[int]:
     """The partitions p with p mod n = i."""

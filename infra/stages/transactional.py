@@ -8,7 +8,7 @@ write them in one transaction with one of two producers used in turn, commit pla
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,13 +16,11 @@ from llmos.infra.log.port import Commit, Out, Place, Reader, Record, Transactor,
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
 from llmos.infra.stages.backlog import Reached
-from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
-from llmos.infra.stages.ownership import starts
+from llmos.infra.stages.catching_up import read_to_end
+from llmos.infra.stages.ownership import RECOMMIT_SECONDS, starts
 from llmos.schemas import topics
 from llmos.schemas.errors import Ambiguous, RecordError
 from llmos.schemas.results import USAGE, Receipt
-
-CATCH_UP_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -189,26 +187,3 @@ class Transactional:
         for place, commit in due.items():
             self._sources[place].committed = (commit.offset, commit.metadata)
             self._sources[place].committed_at = now
-
-
-async def read_to_end(
-    ctx: Context, from_: dict[Place, int], take: Callable[[Record], None], timeout: float = CATCH_UP_SECONDS
-) -> dict[Place, int]:
-    """Feeds `take` with every committed record of the places from the offsets given to their ends as of now.
-
-    Gives the positions reached. Raises `TimeoutError` when that takes longer than `timeout` seconds.
-    """
-    reader = ctx.log.reader()
-    try:
-        ends = await ctx.log.ends(list(from_))
-        starts_ = {place: min(offset, ends[place]) for place, offset in from_.items()}
-        reader.assign(starts_)
-        async with asyncio.timeout(timeout):
-            while any(reader.position(place) < end for place, end in ends.items()):
-                for records in (await reader.read(timeout=0.1)).values():
-                    for record in records:
-                        take(record)
-                ctx.health.progress("catch-up")
-        return {place: reader.position(place) for place in from_}
-    finally:
-        await reader.close()

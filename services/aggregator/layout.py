@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Instance
-from llmos.infra.stages.transactional import read_to_end
+from llmos.infra.stages.catching_up import read_to_end
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.epochs import EPOCHS, Layout

@@ -11,11 +11,11 @@ from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.backlog import watch_backlog
+from llmos.infra.stages.catching_up import read_to_end
 from llmos.infra.stages.derived import Derived
 from llmos.infra.stages.follower import Follower, Table
 from llmos.infra.stages.ownership import partitions_of
 from llmos.infra.stages.tenants import TenantTable
-from llmos.infra.stages.transactional import read_to_end
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import CATALOG

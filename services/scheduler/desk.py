@@ -219,7 +219,9 @@ class Desk:
     def _adopt(self, device: Device, named: Task, now: float) -> None:
         task = self.jobs.task((named.partition, named.s, named.part))
         if task is None or task.state == "ended":
-            if task is not None or self.answered(named.partition, named.s):
+            # A part that was given up is over by itself: its siblings may be at work, and workers stop whole submissions.
+            over = self.answered(named.partition, named.s) if task is None else _over(task.job)
+            if over:
                 self.effects.cancel_tasks(named.partition, named.s)
             return
         if task.state != "waiting" or not task.job.restored or term_of(named.epoch) > self.term:
@@ -272,3 +274,7 @@ class Desk:
                 self._give_up(task, WorkerDeaths(deaths=task.deaths))
             else:
                 self.again(task, reason)
+
+
+def _over(job: LiveJob) -> bool:
+    return all(task.state == "ended" for task in job.tasks)

@@ -73,7 +73,8 @@ class Turn:
             name = model.name if isinstance(model, Model) else held.group.model
             for task in self._tasks_of(held):
                 if not task.job.verdict:
-                    error = NeverFits(model=name, need=int(held.why.need), have=int(held.why.have))
+                    largest = max(device.last.budget_bytes for device in alive)
+                    error = NeverFits(model=name, need=int(held.why.need), have=largest)
                     self._desk.end(task.job, "refused", error)
 
     def _tasks_of(self, held: Held) -> list[LiveTask]:

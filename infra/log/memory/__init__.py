@@ -2,7 +2,7 @@
 
 Rooms:
 
-- `broker`: `MemoryBroker`, what all clients share. `store`: one partition, with transactions and their markers.
+- `broker`: `MemoryBroker`, the way in. `state`: what all clients share. `store`: one partition, with transactions and their markers.
 - `client`: `MemoryLog`, one client's connection, which can crash and freeze. `life`: how its calls end with it.
 - `reader`, `transactor`: what the port says. `faults`: what becomes of a write.
 """

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from llmos.infra.log.lanes import Lanes
 from llmos.infra.log.memory.life import Crashed, Life
 from llmos.infra.log.memory.reader import MemoryReader
+from llmos.infra.log.memory.state import BrokerState
 from llmos.infra.log.memory.store import Partition
 from llmos.infra.log.memory.transactor import MemoryTransactor
 from llmos.infra.log.memory.writes import Refused, Writes
@@ -16,16 +16,13 @@ from llmos.infra.log.port import Commit, Out, Place, TopicSpec
 from llmos.infra.log.sizes import BATCH_BYTES, size_of
 from llmos.schemas.errors import Ambiguous
 
-if TYPE_CHECKING:
-    from llmos.infra.log.memory.broker import MemoryBroker
-
 _CLOSE_SECONDS = 5.0
 
 
 class MemoryLog:
     """The port's `Log`; owned by one service. Made by `MemoryBroker.connect`."""
 
-    def __init__(self, broker: MemoryBroker, name: str) -> None:
+    def __init__(self, broker: BrokerState, name: str) -> None:
         self.name = name
         self._broker = broker
         self._life = Life()

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from llmos.infra.log.memory.life import Life
+from llmos.infra.log.memory.state import BrokerState
 from llmos.infra.log.memory.writes import Refused, Writes
 from llmos.infra.log.port import Commit, Place, Record
 from llmos.schemas.errors import Ambiguous, PositionLost
 from llmos.schemas.limits import METADATA_CHARACTERS
 
-if TYPE_CHECKING:
-    from llmos.infra.log.memory.broker import MemoryBroker
-
 
 class MemoryReader:
     """Reads a changing set of places; belongs to one task."""
 
-    def __init__(self, broker: MemoryBroker, life: Life, writes: Writes, group: str | None) -> None:
+    def __init__(self, broker: BrokerState, life: Life, writes: Writes, group: str | None) -> None:
         self._broker = broker
         self._life = life
         self._writes = writes

@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from llmos.infra.log.memory.faults import Fate
 from llmos.infra.log.memory.life import Crashed, Life
+from llmos.infra.log.memory.state import BrokerState
 from llmos.infra.log.memory.store import Partition, Transaction
 from llmos.infra.log.memory.writes import Refused, Writes
 from llmos.infra.log.port import Out, Place, Unwritable
 from llmos.infra.log.sizes import excess
 from llmos.schemas.errors import Ambiguous, Fenced
 
-if TYPE_CHECKING:
-    from llmos.infra.log.memory.broker import MemoryBroker
-
 
 class MemoryTransactor:
     """Writes transactions under one name; belongs to one task."""
 
-    def __init__(self, broker: MemoryBroker, life: Life, writes: Writes, client: str, name: str, epoch: int) -> None:
+    def __init__(self, broker: BrokerState, life: Life, writes: Writes, client: str, name: str, epoch: int) -> None:
         self._broker = broker
         self._life = life
         self._writes = writes

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from llmos.infra.log.memory.faults import Fate, Operation
 from llmos.infra.log.memory.life import Life
+from llmos.infra.log.memory.state import BrokerState
 from llmos.infra.log.port import Place
-
-if TYPE_CHECKING:
-    from llmos.infra.log.memory.broker import MemoryBroker
 
 T = TypeVar("T")
 
@@ -19,7 +17,7 @@ T = TypeVar("T")
 class Writes:
     """Carries a client's writes to the broker."""
 
-    def __init__(self, broker: MemoryBroker, client: str, life: Life) -> None:
+    def __init__(self, broker: BrokerState, client: str, life: Life) -> None:
         self._broker = broker
         self._client = client
         self._life = life

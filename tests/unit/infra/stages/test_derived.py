@@ -11,7 +11,7 @@ import pytest
 from llmos.infra.log.port import Commit, Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.derived import Derived
-from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
+from llmos.infra.stages.ownership import RECOMMIT_SECONDS
 from llmos.schemas.errors import CommitMissing
 from llmos.schemas.job import Origin
 from tests.kit.bench import PARTITIONS, Bench, configured, on_bench

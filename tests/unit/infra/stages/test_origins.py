@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmos.infra.settings.tree import Instance
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.ownership import owned
-from llmos.infra.settings.tree import Instance
 from llmos.schemas.errors import CommitMissing
 from llmos.schemas.job import Origin
 

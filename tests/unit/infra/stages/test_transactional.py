@@ -14,7 +14,7 @@ from llmos.infra.log.memory.transactor import MemoryTransactor
 from llmos.infra.log.port import Commit, Out, Place, Record, TopicSpec
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
-from llmos.infra.stages.one_in_one_out import RECOMMIT_SECONDS
+from llmos.infra.stages.ownership import RECOMMIT_SECONDS
 from llmos.infra.stages.transactional import Ready, Transactional
 from llmos.schemas.base import encode
 from llmos.schemas.errors import Ambiguous, CommitMissing, Fenced
@@ -277,7 +277,9 @@ def test_a_reply_topic_never_blocks_a_partition(records: list[str], failed: set[
     """Every answer is written once; those whose copy cannot be say so in their receipt, the others keep theirs."""
 
     async def main(bench: Bench) -> None:
-        bench.broker.create([TopicSpec("reply.x", 1, 3600.0, False, 1000), TopicSpec("reply.small", 1, 3600.0, False, 1)])
+        bench.broker.create(
+            [TopicSpec("reply.x", 1, 3600.0, False, 1000), TopicSpec("reply.small", 1, 3600.0, False, 1)]
+        )
         async with stage(bench.context(), Copier()):
             await put(bench, *records)
             await asyncio.sleep(1.0)

@@ -12,7 +12,7 @@ from llmos.infra.stages.origins import Origins
 from llmos.schemas.errors import CommitMissing
 from llmos.schemas.job import Origin
 
-Story = list[tuple[str, Origin | None | int]]
+Story = list[tuple[str, Origin | int | None]]
 
 
 @st.composite

@@ -43,8 +43,6 @@ def waiting(group: Group, *places: int, weight: int = 0) -> Waiting:
     return Waiting(group, [key(s) for s in places], weight, len(places))
 
 
-def snapshot(
-    groups: Sequence[Waiting], devices: Sequence[DeviceView], rules: Rules = RULES, turn: int = 0
-) -> Snapshot:
+def snapshot(groups: Sequence[Waiting], devices: Sequence[DeviceView], rules: Rules = RULES, turn: int = 0) -> Snapshot:
     """What a decision sees."""
     return Snapshot(groups, devices, rules, turn)

@@ -126,7 +126,9 @@ def test_a_choice_tells_when_it_should_be_done() -> None:
 
 def test_round_robin_takes_turns_over_calls() -> None:
     """Whatever is known of the devices, the next in turn takes the task, and the turn outlives the call."""
-    devices = [device(name, window={"": 9}, expected_seconds=seconds) for name, seconds in (("a", 9), ("b", 0), ("c", 5))]
+    devices = [
+        device(name, window={"": 9}, expected_seconds=seconds) for name, seconds in (("a", 9), ("b", 0), ("c", 5))
+    ]
     first = decide(snapshot([waiting(ECHO, 1, 2)], devices, ROUND_ROBIN), NOW)
     assert (places(first.chosen), first.turn) == ([(1, "a"), (2, "b")], 2)
     second = decide(snapshot([waiting(ECHO, 3, 4)], devices, ROUND_ROBIN, first.turn), NOW)

@@ -22,12 +22,8 @@ KINDS = ("echo", "embed", "generate")
 WEIGHTS = {"": 0, "m": 30, "n": 70}
 RULES = ("alive", "kind", "memory", "alone", "window")
 
-GROUPS = st.sampled_from(
-    [Group(kind, model, alone) for kind in KINDS for model in WEIGHTS for alone in (False, True)]
-)
-TASKS = st.lists(
-    st.tuples(st.sampled_from(LANES), st.integers(0, 9), st.integers(0, 3), st.integers(0, 3)), max_size=5
-)
+GROUPS = st.sampled_from([Group(kind, model, alone) for kind in KINDS for model in WEIGHTS for alone in (False, True)])
+TASKS = st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 9), st.integers(0, 3), st.integers(0, 3)), max_size=5)
 
 
 @st.composite

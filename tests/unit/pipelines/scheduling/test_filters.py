@@ -102,7 +102,8 @@ def test_a_device_without_a_window_takes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rho", "why"), [(0.0, None), (4.0, None), (4.1, Why("utilisation", 4.0, 4.1)), (99.0, Why("utilisation", 4.0, 99.0))]
+    ("rho", "why"),
+    [(0.0, None), (4.0, None), (4.1, Why("utilisation", 4.0, 4.1)), (99.0, Why("utilisation", 4.0, 99.0))],
 )
 def test_utilisation(rho: float, why: Why | None) -> None:
     """ρ at the limit still passes; above it the limit and ρ are told."""

@@ -20,7 +20,9 @@ from llmos.pipelines.scheduling.order import Key, key_of
         pytest.param(("batch", 5, 1.0, 1.0, 1), ("batch", 5, 1.0, 1.0, 2), id="then the place on sealed"),
     ],
 )
-def test_what_comes_sooner(sooner: tuple[str, int, float, float, int], later: tuple[str, int, float, float, int]) -> None:
+def test_what_comes_sooner(
+    sooner: tuple[str, int, float, float, int], later: tuple[str, int, float, float, int]
+) -> None:
     """Lane, priority, deadline, arrival, place: each decides only where those before it are equal."""
     first, second = (
         key_of(lane, priority, deadline, arrival, 0, s, 0)  # type: ignore[arg-type]

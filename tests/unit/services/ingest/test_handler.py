@@ -93,7 +93,10 @@ async def test_the_rest_goes_when_credits_come_back(handler: IngestHandler, ctx:
 
 async def test_one_lane_does_not_pause_another(handler: IngestHandler) -> None:
     """While `batch` waits, `requests` goes on with its own credits."""
-    assert kinds(await handler.settle(Place("requests.batch", 1), records({}, {}, {}, topic="requests.batch"), Origins())) == "aa"
+    assert (
+        kinds(await handler.settle(Place("requests.batch", 1), records({}, {}, {}, topic="requests.batch"), Origins()))
+        == "aa"
+    )
     assert kinds(await handler.settle(PLACE, records({}, {}), Origins())) == "aa"
 
 

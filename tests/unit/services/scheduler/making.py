@@ -90,7 +90,12 @@ class Office:
             "queued": held, "kinds": ["echo", "generate"], "slots": 1, "budget_bytes": 100, "pid": 11,
         }  # fmt: skip
         message = Heartbeat(
-            device=device, node="n", incarnation=incarnation, sequence=self._beats, at=self.clock.at, **(values | fields)
+            device=device,
+            node="n",
+            incarnation=incarnation,
+            sequence=self._beats,
+            at=self.clock.at,
+            **(values | fields),
         )
         self.desk.heartbeat(message, self.clock.at)
 
@@ -151,4 +156,3 @@ class Office:
 def attempt(number: int, term: int = TERM) -> int:
     """The epoch of an attempt."""
     return epoch_of(term, number)
-
