@@ -159,6 +159,12 @@ class PayloadUnreadable(FailedError):
     code = "payload_unreadable"
 
 
+class Unexpected(FailedError):
+    """llmos itself failed on this request ({problem}), so it was not run and will not run as it is; please report it."""
+
+    code = "unexpected"
+
+
 class RecordError(LlmosError):
     """The record cannot be used: {problem}."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from llmos.infra.ledger.port import Hold
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
@@ -20,6 +22,8 @@ from llmos.schemas.job import Lane
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.credits import Credits
 from llmos.services.ingest.reading import Tenants, read_request
+
+log = structlog.get_logger()
 
 
 class IngestHandler:
@@ -51,6 +55,10 @@ class IngestHandler:
             return read_request(record, self._tenants, now, self._ctx.settings.ingest.clock_skew_seconds)
         except RecordError as problem:
             return problem
+        except Exception as problem:
+            # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
+            log.exception("record_unexpected", topic=record.place.topic, offset=record.offset)
+            return RecordError(problem=f"llmos itself failed on it ({type(problem).__name__}: {problem})"[:500])
 
     async def _grant(self, place: Place, messages: Sequence[Admitted | Refusal | RecordError]) -> int:
         """How many messages from the front may go: all before the first submission without a credit."""

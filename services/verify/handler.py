@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import msgspec
+import structlog
 
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
@@ -24,10 +25,13 @@ from llmos.schemas.errors import (
     ModelUnavailable,
     RecordError,
     RefusedError,
+    Unexpected,
     UnknownTenant,
 )
 from llmos.schemas.job import Head
 from llmos.services.verify.checking import Directory, check
+
+log = structlog.get_logger()
 
 THREAD_BYTES = 16 * 1024
 """Payloads above this are checked in a thread: counting the tokens of a megabyte would hold up the loop."""
@@ -73,6 +77,11 @@ class VerifyHandler:
             return "sealed", self._sealed(message)
         except (RefusedError, ModelUnavailable, UnknownTenant, EnvelopeRejected) as problem:
             return "refused", encode(_refusal(message, problem))
+        except Exception as problem:
+            # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
+            log.exception("record_unexpected", job=message.head.job_id.hex())
+            error = Unexpected(problem=f"{type(problem).__name__}: {problem}"[:500])
+            return "refused", encode(_refusal(message, error))
 
     def _sealed(self, message: Admitted) -> bytes:
         tenant = self._tenants.named(message.head.tenant)
