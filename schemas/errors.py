@@ -160,7 +160,7 @@ class PayloadUnreadable(FailedError):
 
 
 class Unexpected(FailedError):
-    """llmos itself failed on this request ({problem}), so it was not run and will not run as it is; please report it."""
+    """A fault of llmos itself met this request ({problem}), so it was not run and will not run as it is; please report it."""
 
     code = "unexpected"
 
@@ -239,8 +239,9 @@ class LayoutMismatch(OperatorError):
 
 
 class CommitMissing(OperatorError):
-    """No committed offset of {group} for {topic}[{partition}] although it holds records; start again from the
-    dead-letter runbook, never from the latest record."""
+    """No committed offset of {group} for {topic}[{partition}], and the beginning of its log is gone: offsets have expired,
+    or the group's name has changed. Set the offset with Kafka's own tools to the last one known to be committed; beginning
+    at the latest record would lose jobs."""
 
     code = "commit_missing"
 

@@ -49,6 +49,7 @@ CODES = {
     "attempts_exhausted": ("AttemptsExhausted", True),
     "engine_failed": ("EngineFailed", True),
     "model_unavailable": ("ModelUnavailable", True),
+    "unexpected": ("Unexpected", False),
     "payload_unreadable": ("PayloadUnreadable", False),
     "unusable": ("RecordError", False),
     "malformed": ("Malformed", False),

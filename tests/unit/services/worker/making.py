@@ -1,0 +1,34 @@
+"""Work as the scheduler sends it, and tasks as a worker holds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from llmos.schemas.job import Task
+from llmos.schemas.tasks import EchoInput
+from llmos.schemas.work import Work
+from llmos.services.worker.held import HeldTask
+from tests.kit.bench import NOW, head, job
+
+INCARNATION = 3
+
+
+def work(s: int = 0, epoch: int = 1, text: str | list[str] = "hello", part: int = 0, **fields: Any) -> Work:
+    """One attempt at an echo."""
+    values = {name: fields.pop(name) for name in ("incarnation", "deadline") if name in fields}
+    texts = [text] if isinstance(text, str) else text
+    sealed = job(head(f"k{s}", s, **fields), *(EchoInput(text=texts) for _ in range(part + 1)))
+    return Work(
+        task=Task(0, s, part, epoch),
+        head=msgspec.structs.replace(sealed.head, parts=part + 1),
+        part=sealed.parts[part],
+        dispatched_at=NOW - 1,
+        **({"incarnation": INCARNATION, "deadline": NOW + 100} | values),
+    )
+
+
+def held_task(s: int = 0, **fields: Any) -> HeldTask:
+    """A task that came now."""
+    return HeldTask(work(s, **fields), NOW)
