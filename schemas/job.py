@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from llmos.schemas.base import Value
+from llmos.schemas.errors import LlmosError
 from llmos.schemas.limits import (
     Code,
     Count,
@@ -47,6 +48,11 @@ class ErrorInfo(Value, frozen=True, kw_only=True):
     code: Code
     message: Short
     retryable: bool = False
+
+
+def error_info(error: LlmosError) -> ErrorInfo:
+    """An error as it travels."""
+    return ErrorInfo(code=error.code, message=str(error)[:2048], retryable=error.retryable)
 
 
 class Head(Value, frozen=True, kw_only=True):

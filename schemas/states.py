@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
+
+S = TypeVar("S")
 
 JobState = Literal[
     "admitted",
@@ -57,7 +60,7 @@ RESIDENCY: dict[ResidencyState, tuple[ResidencyState, ...]] = {
 FINAL_JOB_STATES: frozenset[str] = frozenset(state for state, following in JOB.items() if not following)
 
 
-def may_follow(table: dict[str, tuple[str, ...]], before: str, after: str) -> bool:
+def may_follow(table: Mapping[S, tuple[S, ...]], before: S, after: S) -> bool:
     """Whether `after` may come directly after `before` in `table`."""
     return after in table[before]
 

@@ -55,6 +55,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     steps: Count = 0
     draining: bool = False
     kinds: list[str] = []
+    models: list[str] = []
+    """Identities of the models that its node has."""
 
 
 class TasksDone(Message, frozen=True, kw_only=True, tag="tasks_done/1"):
@@ -83,6 +85,8 @@ class WorkerDied(Message, frozen=True, kw_only=True, tag="worker_died/1"):
     pid: Count
     at: Seconds
     reason: Short = ""
+    signal: Count = 0
+    """What ended it; 0: it ended by itself. Only a signal speaks against the task it was running."""
 
 
 class LiveCounts(Message, frozen=True, kw_only=True, tag="live_counts/1"):

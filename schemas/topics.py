@@ -75,7 +75,8 @@ TABLE: tuple[Topic, ...] = (
     *(
         Topic(
             name=REQUESTS[lane], key="free", partitions="N", retention_seconds=7 * _DAY, writers=("client",),
-            readers=("ingest",), carries="Request", record_bytes=REQUEST_BYTES,
+            readers=("ingest",), carries="Request", append_time=True,
+            record_bytes=REQUEST_BYTES,
         )
         for lane in LANES
     ),

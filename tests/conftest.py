@@ -14,11 +14,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from blockbuster import BlockBuster
 
 from llmos.infra.embedded.stack import embedded
 from llmos.infra.settings import Settings, load
+
+# How long an example takes says nothing on a loaded machine.
+hypothesis.settings.register_profile("llmos", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("llmos")
 
 _START_SECONDS = 120.0
 _STOP_SECONDS = 60.0

@@ -129,6 +129,12 @@ class Log(Protocol):
     async def emit(self, place: Place, records: Sequence[Out]) -> int:
         """Appends one batch, awaited; gives the first record's offset. Calls for one place queue up behind each other."""
 
+    async def offer(self, place: Place, records: Sequence[Out]) -> bool:
+        """Best effort, for topics of other owners: appends the records in order, or gives up within seconds and says so.
+
+        What goes wrong here concerns no other call: a topic that was deleted must not end a service.
+        """
+
     async def transactor(self, name: str) -> Transactor:
         """Initialises the producer of this name: fences the older, ends its open transaction."""
 

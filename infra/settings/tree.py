@@ -128,6 +128,12 @@ class Scheduler(_Group):
     adopt_seconds: Positive = Field(
         2.5, description="after a start, how long decisions about jobs live before it wait for heartbeats"
     )
+    live_parts: AtLeastOne = Field(
+        500_000, description="parts of live jobs that are held in memory; above, `sealed` waits in the log"
+    )
+    never_fits_seconds: Positive = Field(
+        30.0, description="how long a model must be too large for every device before its jobs are refused"
+    )
     attempts: AtLeastOne = Field(4, description="attempts at a task before its job fails")
     deaths: AtLeastOne = Field(3, description="worker deaths under one task before its job fails")
     idempotency_window_seconds: Positive = Field(
@@ -150,7 +156,6 @@ class Worker(_Group):
     slots: AtLeastOne = Field(16, description="sequences that generate together")
     embed_batch: AtLeastOne = Field(64, description="texts embedded in one batch")
     heartbeat_seconds: Positive = Field(0.5, description="time between heartbeats")
-    load_timeout_seconds: Positive = Field(300.0, description="a load that takes longer counts as failed")
     done_seconds: Positive = Field(60.0, description="how long heartbeats list a finished task")
 
 
@@ -165,7 +170,7 @@ class Node(_Group):
     """This machine."""
 
     name: str = Field(
-        "node-0", pattern=r"^[A-Za-z0-9._-]{1,64}$", description="name of the machine, part of device names"
+        "node-0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the machine, part of device names"
     )
     cpu_devices: Annotated[int, Field(ge=0)] = Field(2, description="how many devices the CPU's cores are split into")
     models_directories: list[Path] = Field([], description="directories of model directories, beside those that ship")

@@ -61,4 +61,4 @@ class Answered:
 
     def marks(self) -> Marks:
         """L and V now."""
-        return Marks(self.low, min(self._receipts.values(), default=self._usage_end))
+        return Marks(self.low, next(iter(self._receipts.values()), self._usage_end))

@@ -9,18 +9,13 @@ from llmos.infra.telemetry.metrics import DEAD_LETTERS
 from llmos.schemas.base import encode
 from llmos.schemas.dead import DeadLetter
 from llmos.schemas.errors import LlmosError
-from llmos.schemas.job import ErrorInfo, Origin
+from llmos.schemas.job import Origin, error_info
 from llmos.schemas.limits import RECORD_BYTES
 
 _ROOM = RECORD_BYTES - 256 * 1024
 _HEADERS = 32
 _HEADER_BYTES = 1024
 _KEY_BYTES = 4096
-
-
-def error_info(error: LlmosError) -> ErrorInfo:
-    """An error as it travels."""
-    return ErrorInfo(code=error.code, message=str(error)[:2048], retryable=error.retryable)
 
 
 def dead_letter(ctx: Context, record: Record, error: LlmosError) -> Out:

@@ -70,7 +70,7 @@ class Watermark:
 
     def commit(self) -> Commit:
         """L with its metadata."""
-        usage_from = min(self._receipts.values(), default=self.usage_position)
+        usage_from = next(iter(self._receipts.values()), self.usage_position)
         return Commit(self.low, f"{self._origins_at_low.dump()} U={usage_from}")
 
 
@@ -88,6 +88,9 @@ class Handler(Protocol):
 
     def other(self, record: Record) -> None:
         """A record of one of the other places."""
+
+    def full(self) -> bool:
+        """Whether it holds as much as it may: `sealed` waits in the log until some of it is answered."""
 
     async def turn(self) -> float:
         """Decides and sends; gives the time of the next turn (loop time) if nothing comes before."""
@@ -108,6 +111,7 @@ class Derived:
         self._committed: dict[int, tuple[Commit, float]] = {}
         self._said_low: dict[int, int] = {}
         self._read_to: dict[int, float] = {}
+        self._full = False
 
     def reached(self) -> dict[Place, Reached]:
         """How far `sealed` is read."""
@@ -173,6 +177,7 @@ class Derived:
             next_at = await self._handler.turn()
             ctx.health.ready()
             while not ctx.stop.is_set():
+                self._hold_back(reader)
                 batches = await reader.read(timeout=min(max(next_at - loop.time(), 0.0), 0.5))
                 for place, records in sorted(batches.items(), key=lambda item: _ORDER.get(item[0].topic, 0)):
                     self._take(place, records)
@@ -182,6 +187,12 @@ class Derived:
             await self._commit(reader, force=True)
         finally:
             await reader.close()
+
+    def _hold_back(self, reader: Reader) -> None:
+        if self._handler.full() != self._full:
+            self._full = not self._full
+            sealed = [Place(topics.SEALED, p) for p in self._partitions]
+            (reader.pause if self._full else reader.resume)(sealed)
 
     def _take(self, place: Place, records: Sequence[Record]) -> None:
         if place.topic == topics.SEALED:

@@ -46,8 +46,8 @@ class Handler(Protocol):
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """One settlement per record, in order. Fewer than records: the rest waits, and the place is paused."""
 
-    async def may_resume(self) -> bool:
-        """Asked now and then while places are paused: whether to try their records again."""
+    async def may_resume(self, places: Sequence[Place]) -> bool:
+        """Asked now and then while these places are paused: whether to try their records again."""
 
 
 @dataclass(slots=True)
@@ -88,9 +88,9 @@ class OneInOneOut:
             await self._commit(reader, force=True)
             ctx.health.ready()
             while not ctx.stop.is_set():
-                paused = any(source.waiting for source in self._sources.values())
+                paused = [place for place, source in self._sources.items() if source.waiting]
                 batches = await reader.read(timeout=resume_seconds if paused else min(0.5, self._commit_seconds))
-                if paused and await self._handler.may_resume():
+                if paused and await self._handler.may_resume(paused):
                     self._take_waiting(reader, batches)
                 if batches:
                     await self._turn(reader, batches)

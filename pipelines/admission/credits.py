@@ -27,12 +27,8 @@ def fits(use: Mapping[Lane, LaneUse], lane: Lane, size: int, limits: Limits) -> 
     limit = limits.lanes[lane]
     if own.jobs + 1 <= limit.jobs and own.bytes + size <= limit.bytes:
         return True
-    over_jobs, over_bytes = 0, 0
-    for name, held in use.items():
-        jobs, bytes_ = (held.jobs + 1, held.bytes + size) if name == lane else held
-        over_jobs += max(jobs - limits.lanes[name].jobs, 0)
-        over_bytes += max(bytes_ - limits.lanes[name].bytes, 0)
-    return over_jobs <= limits.overflow.jobs and over_bytes <= limits.overflow.bytes
+    over = _beyond({**use, lane: LaneUse(own.jobs + 1, own.bytes + size)}, limits)
+    return over.jobs <= limits.overflow.jobs and over.bytes <= limits.overflow.bytes
 
 
 def grant(use: Mapping[Lane, LaneUse], holds: Sequence[Hold], limits: Limits) -> Granted:
@@ -47,10 +43,21 @@ def grant(use: Mapping[Lane, LaneUse], holds: Sequence[Hold], limits: Limits) ->
 
 
 def may_resume(use: Mapping[Lane, LaneUse], lane: Lane, limits: Limits, fraction: float) -> bool:
-    """Hysteresis: a paused lane goes on when `fraction` of its own credits is free, or when it holds nothing."""
+    """Hysteresis: a paused lane goes on when `fraction` of its own credits, or of the overflow, is free again, or when it
+    holds nothing."""
     own = use.get(lane, LaneUse(0, 0))
-    limit: Limit = limits.lanes[lane]
-    if own.jobs == 0:
+    if own.jobs == 0 or _is_free(own, limits.lanes[lane], fraction):
         return True
-    free_jobs = max(1.0, limit.jobs * fraction)
-    return own.jobs <= limit.jobs - free_jobs and own.bytes <= limit.bytes * (1.0 - fraction)
+    over = _beyond(use, limits)
+    return _is_free(over, limits.overflow, fraction)
+
+
+def _beyond(use: Mapping[Lane, LaneUse], limits: Limits) -> LaneUse:
+    """What the lanes hold of the overflow."""
+    jobs = sum(max(held.jobs - limits.lanes[name].jobs, 0) for name, held in use.items())
+    size = sum(max(held.bytes - limits.lanes[name].bytes, 0) for name, held in use.items())
+    return LaneUse(jobs, size)
+
+
+def _is_free(held: LaneUse, limit: Limit, fraction: float) -> bool:
+    return held.jobs <= limit.jobs - max(1.0, limit.jobs * fraction) and held.bytes <= limit.bytes * (1.0 - fraction)

@@ -18,7 +18,7 @@ from llmos.pipelines.scheduling.snapshot import DeviceView, Group, Rules, Snapsh
 ASK_AGAIN_SECONDS = 0.5
 """When tasks are held by a rule that time alone may lift (ρ falls as its measurement ages)."""
 
-_NEAREST = ("alive", "kind", "memory", "alone", "window", "utilisation")
+_NEAREST = ("alive", "kind", "model", "memory", "alone", "window", "utilisation")
 """The further down, the nearer was the device to taking the task."""
 
 

@@ -37,6 +37,8 @@ class DeviceView(NamedTuple):
     alive: bool
     draining: bool
     kinds: frozenset[str]
+    models: frozenset[str]
+    """Identities of the models that its node has."""
     slots: int
     window: Mapping[str, int]
     """Tasks in flight at most, by kind; kinds that are missing share the entry `""`."""

@@ -7,11 +7,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmos.infra.stages.dead_letters import error_info
 from llmos.schemas.base import encode
 from llmos.schemas.errors import TooLarge
 from llmos.schemas.ids import attempt_of
-from llmos.schemas.job import Head, Item, Usage
+from llmos.schemas.job import Head, Item, Usage, error_info
 from llmos.schemas.limits import RECORD_BYTES
 from llmos.schemas.partials import Outcome, Verdict
 from llmos.schemas.results import Answer, Receipt, Stages

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Instance
@@ -11,36 +13,41 @@ from llmos.infra.stages.catching_up import read_to_end
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.epochs import EPOCHS, Layout
-from llmos.schemas.errors import LayoutMismatch
+from llmos.schemas.errors import LayoutMismatch, RecordError
 
-KEY = b"layout"
+log = structlog.get_logger()
+
+KEY = "layout:"
+"""One key per n, so that compaction keeps them all."""
 _EPOCHS = Place(topics.EPOCHS, 0)
 
 
 async def record_layout(ctx: Context, partitions: int) -> Layout:
-    """Reads the layout and adds this n to it before anything is written under it.
+    """Writes this n down, then reads every n: whoever comes at the same time sees the other, or is seen.
 
     Raises:
         LayoutMismatch: the system was made with another N.
     """
+    own = Layout(partitions=partitions, instances=[ctx.settings.instance.n])
+    await ctx.log.emit(_EPOCHS, [Out(f"{KEY}{ctx.settings.instance.n}".encode(), encode(own))])
     found: list[Layout] = []
 
     def take(record: Record) -> None:
-        if record.key == KEY and record.value is not None:
+        if record.value is None or not (record.key or b"").startswith(KEY.encode()):
+            return
+        try:
             message = EPOCHS.decode(record.value)
-            if isinstance(message, Layout):
-                found.append(message)
+        except RecordError as problem:
+            log.warning("record_unreadable", topic=topics.EPOCHS, offset=record.offset, error=str(problem))
+            return
+        if isinstance(message, Layout):
+            found.append(message)
 
     await read_to_end(ctx, await ctx.log.begins([_EPOCHS]), take)
-    layout = found[-1] if found else Layout(partitions=partitions)
-    if layout.partitions != partitions:
-        raise LayoutMismatch(what="the system", found=f"N = {layout.partitions}", wanted=f"N = {partitions}")
-    # Two instances may have added their n at the same time: every record counts.
-    used = sorted({n for record in found for n in record.instances} | {ctx.settings.instance.n})
-    if used != list(layout.instances):
-        layout = Layout(partitions=partitions, instances=used)
-        await ctx.log.emit(_EPOCHS, [Out(KEY, encode(layout))])
-    return layout
+    made_with = found[0].partitions
+    if made_with != partitions:
+        raise LayoutMismatch(what="the system", found=f"N = {made_with}", wanted=f"N = {partitions}")
+    return Layout(partitions=partitions, instances=sorted({n for layout in found for n in layout.instances}))
 
 
 def producer_names(instance: Instance) -> list[str]:

@@ -126,8 +126,9 @@ class Merger:
         receipt = made.receipt
         copy: tuple[Place, Out] | None = None
         out = Out(head.job_id, made.value)
-        if head.reply_to is not None:
-            target = await self._reply_topics.copy_place(head)
+        allowed = tuple(self._ctx.settings.verify.reply_prefixes)
+        if head.reply_to is not None and head.reply_to.startswith(allowed):
+            target = await self._reply_topics.place(head)
             if target is None:
                 receipt = msgspec.structs.replace(receipt, reply_failed=f"there is no topic {head.reply_to}")
             else:

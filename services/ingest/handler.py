@@ -18,10 +18,9 @@ from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import encode
 from llmos.schemas.errors import RecordError
 from llmos.schemas.ids import partition_of
-from llmos.schemas.job import Lane
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.credits import Credits
-from llmos.services.ingest.reading import Tenants, read_request
+from llmos.services.ingest.reading import Rules, Tenants, read_request
 
 log = structlog.get_logger()
 
@@ -34,43 +33,40 @@ class IngestHandler:
         self._tenants = tenants
         self._credits = credits
         self._partitions = partitions
-        self._paused: set[Lane] = set()
+        self._rules = Rules(ctx.settings.ingest.clock_skew_seconds, ctx.settings.verify.reply_prefixes)
 
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """One settlement per record, as far as the credits of the place's lane reach."""
         now = self._ctx.clock.now()
         messages = [self._read(record, now) for record in records]
-        granted = await self._grant(place, messages)
+        granted = await self._grant(messages)
         settled: list[Settlement] = []
         for record, message in zip(records[:granted], messages, strict=False):
             settled.append(self._settlement(record, message, now))
         return settled
 
-    async def may_resume(self) -> bool:
-        """Whether a paused lane has credits again."""
-        return await self._credits.may_resume(self._paused)
+    async def may_resume(self, places: Sequence[Place]) -> bool:
+        """Whether one of the lanes of these paused places has credits again."""
+        return await self._credits.may_resume({lane_of(place.topic) for place in places})
 
     def _read(self, record: Record, now: float) -> Admitted | Refusal | RecordError:
         try:
-            return read_request(record, self._tenants, now, self._ctx.settings.ingest.clock_skew_seconds)
+            return read_request(record, self._tenants, now, self._rules)
         except RecordError as problem:
             return problem
+        except MemoryError:
+            raise  # it passes: the next life has room again
         except Exception as problem:
             # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
             log.exception("record_unexpected", topic=record.place.topic, offset=record.offset)
             return RecordError(problem=f"llmos itself failed on it ({type(problem).__name__}: {problem})"[:500])
 
-    async def _grant(self, place: Place, messages: Sequence[Admitted | Refusal | RecordError]) -> int:
+    async def _grant(self, messages: Sequence[Admitted | Refusal | RecordError]) -> int:
         """How many messages from the front may go: all before the first submission without a credit."""
-        lane = lane_of(place.topic)
         wanting = [i for i, message in enumerate(messages) if isinstance(message, Admitted)]
         holds = [_hold(message) for message in messages if isinstance(message, Admitted)]
         count = await self._credits.take(holds)
-        if count == len(holds):
-            self._paused.discard(lane)
-            return len(messages)
-        self._paused.add(lane)
-        return wanting[count]
+        return len(messages) if count == len(holds) else wanting[count]
 
     def _settlement(self, record: Record, message: Admitted | Refusal | RecordError, now: float) -> Settlement:
         seconds = self._ctx.clock.now() - now

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
 from llmos.infra.crypto.macs import check_mac
 from llmos.infra.log.port import Record
-from llmos.infra.stages.dead_letters import error_info
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import JSON, MSGPACK
 from llmos.schemas.catalog import Tenant
@@ -19,11 +18,12 @@ from llmos.schemas.errors import (
     InvalidRequest,
     Malformed,
     RefusedError,
+    ReplyTopicForbidden,
     TooLarge,
     UnknownTenant,
 )
 from llmos.schemas.ids import job_id
-from llmos.schemas.job import Events, Head, Lane, Origin
+from llmos.schemas.job import Events, Head, Lane, Origin, error_info
 from llmos.schemas.limits import PAYLOAD_BYTES, REQUEST_BYTES
 from llmos.schemas.requests import REQUESTS, Request, signed_bytes
 from llmos.schemas.topics import lane_of
@@ -36,6 +36,15 @@ class Tenants(NamedTuple):
 
     named: Callable[[str], Tenant | None]
     secret: Callable[[Tenant], bytes]
+
+
+class Rules(NamedTuple):
+    """The settings that steer reading."""
+
+    clock_skew_seconds: float
+    """How far a client's time stamp may lie in the future."""
+    reply_prefixes: Sequence[str]
+    """`reply_to` topics begin with one of these: no client writes into topics of the system."""
 
 
 class _Loose(msgspec.Struct, kw_only=True):
@@ -60,7 +69,7 @@ class _Loose(msgspec.Struct, kw_only=True):
     traceparent: Any = ""
 
 
-def read_request(record: Record, tenants: Tenants, now: float, clock_skew_seconds: float) -> Admitted | Refusal:
+def read_request(record: Record, tenants: Tenants, now: float, rules: Rules) -> Admitted | Refusal:
     """The message for `admitted` that `record` becomes.
 
     Raises:
@@ -72,10 +81,12 @@ def read_request(record: Record, tenants: Tenants, now: float, clock_skew_second
     except Malformed as problem:
         return _refuse_invalid(record, content_type, problem, tenants, now)
     tenant = _authenticate(request, record, tenants)
-    head = _head(request, tenant, record, now, clock_skew_seconds)
+    head = _head(request, tenant, record, now, rules.clock_skew_seconds)
     body = bytes(request.input) or request.payload
-    problem_found = _problem(request, tenant, body)
+    problem_found = _problem(request, tenant, body, rules.reply_prefixes)
     if problem_found is not None:
+        if isinstance(problem_found, ReplyTopicForbidden):
+            head = msgspec.structs.replace(head, reply_to=None)
         return Refusal(head=head, error=error_info(problem_found), stage="ingest")
     encoding = content_type if bytes(request.input) else MSGPACK
     return Admitted(head=head, payload=body, encoding=encoding, sealed=request.sealed, crc32c=request.crc32c)
@@ -104,7 +115,9 @@ def _authenticate(request: Request | _Loose, record: Record, tenants: Tenants) -
     return tenant
 
 
-def _problem(request: Request, tenant: Tenant, body: bytes) -> RefusedError | None:
+def _problem(request: Request, tenant: Tenant, body: bytes, reply_prefixes: Sequence[str]) -> RefusedError | None:
+    if request.reply_to is not None and not request.reply_to.startswith(tuple(reply_prefixes)):
+        return ReplyTopicForbidden(topic=request.reply_to, prefixes=", ".join(reply_prefixes))
     if bytes(request.input) and request.payload:
         return InvalidRequest(where="payload", problem="give either `input` or `payload`, not both")
     if not body:
@@ -136,7 +149,7 @@ def _head(request: Request, tenant: Tenant, record: Record, now: float, clock_sk
         priority=request.priority,
         timeout=request.timeout,
         size=len(bytes(request.input)) or len(request.payload),
-        submitted_at=min(said, now + clock_skew_seconds),
+        submitted_at=min(max(said, 0.0), now + clock_skew_seconds),
         admitted_at=now,
         traceparent=request.traceparent,
     )
@@ -167,7 +180,7 @@ def _refuse_invalid(record: Record, content_type: str, problem: Malformed, tenan
         kind=loose.kind if isinstance(loose.kind, str) and _NAME.fullmatch(loose.kind) else "unknown",
         model_name=loose.model[:128] if isinstance(loose.model, str) else "",
         events="none",
-        submitted_at=record.timestamp,
+        submitted_at=max(record.timestamp, 0.0),
         admitted_at=now,
     )
     return Refusal(head=head, error=error_info(_reason(loose, problem)), stage="ingest")

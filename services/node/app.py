@@ -68,6 +68,7 @@ async def keep_workers(ctx: Context, specs: dict[str, ChildSpec], deaths: asynci
                 pid=death.pid,
                 at=ctx.clock.now(),
                 reason=death.reason,
+                signal=max(-death.exit_code, 0),
             )
         )
 

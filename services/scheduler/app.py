@@ -65,7 +65,13 @@ async def run(ctx: Context) -> None:
     sweep_deaths(desk, stage)
     log.info("scheduler_restored", term=term, live=len(desk.jobs.live))
     starts = {**reached, **live_from, **epochs_from, **tables, **control_from}
-    await run_beside(stage.run(starts), replies.run(), reconcile_ledger(ctx, desk), watch_backlog(ctx, stage.reached))
+    await run_beside(
+        stage.run(starts),
+        replies.run(),
+        desk.effects.reply_events.run(),
+        reconcile_ledger(ctx, desk),
+        watch_backlog(ctx, stage.reached),
+    )
 
 
 def _usage_since(lows: Mapping[int, float | None], now: float, window: float) -> dict[Place, float]:
@@ -75,11 +81,14 @@ def _usage_since(lows: Mapping[int, float | None], now: float, window: float) ->
 
 async def _read_epochs(ctx: Context, desk: Desk) -> dict[Place, int]:
     def take(record: Record) -> None:
-        if is_death_key(record.key):
+        try:
             message = EPOCHS.decode(record.value) if record.value is not None else None
-            if message is None or isinstance(message, Deaths):
-                desk.deaths.restore((record.key or b"").decode(), message)
-        elif record.value is not None and isinstance(EPOCHS.decode(record.value), Term) and record.offset > desk.term:
+        except RecordError as problem:
+            log.warning("record_unreadable", topic=topics.EPOCHS, offset=record.offset, error=str(problem))
+            return
+        if is_death_key(record.key) and (message is None or isinstance(message, Deaths)):
+            desk.deaths.restore((record.key or b"").decode(), message)
+        elif isinstance(message, Term) and record.offset > desk.term:
             raise Fenced(what="the scheduler's term")
 
     return await read_to_end(ctx, await ctx.log.begins([_EPOCHS]), take)

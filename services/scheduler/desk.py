@@ -7,7 +7,6 @@ from collections.abc import Callable
 import structlog
 
 from llmos.infra.settings.tree import Scheduler
-from llmos.infra.stages.dead_letters import error_info
 from llmos.pipelines.scheduling.snapshot import Group
 from llmos.schemas.admitted import Refusal
 from llmos.schemas.control import Cancel
@@ -20,7 +19,7 @@ from llmos.schemas.errors import (
     WorkerDeaths,
 )
 from llmos.schemas.ids import term_of
-from llmos.schemas.job import Task
+from llmos.schemas.job import Task, error_info
 from llmos.schemas.partials import VerdictKind
 from llmos.schemas.results import Receipt
 from llmos.schemas.sealed import Job
@@ -249,13 +248,21 @@ class Desk:
         """A node saw the end of a worker."""
         device = self.fleet.get(message.device)
         if device is not None and device.last.pid == message.pid:
-            self._lost(device, f"its worker died: {message.reason}", counts=not device.draining)
+            self._lost(
+                device, f"its worker died: {message.reason}", counts=bool(message.signal) and not device.draining
+            )
+
+    def hear_first(self, now: float) -> None:
+        """The scheduler itself stood still: nobody is silent until there was time to hear them."""
+        for device in self.fleet:
+            device.last_seen = now
 
     def lose_silent(self, now: float) -> None:
         """Devices unheard of for too long are taken for lost."""
         for device in list(self.fleet):
             if not device.alive(now):
-                self._lost(device, "its worker is silent", counts=True)
+                # Silence is the network's word as well as the worker's: it speaks against no task.
+                self._lost(device, "its worker is silent", counts=False)
 
     def drain(self, name: str) -> None:
         """The device takes no more work."""

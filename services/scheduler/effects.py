@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.dead_letters import error_info
 from llmos.infra.stages.noting import note
-from llmos.infra.stages.reply_topics import ReplyTopics
+from llmos.infra.stages.reply_topics import ReplyEvents
 from llmos.infra.stages.sending import Outbox
 from llmos.schemas import topics
 from llmos.schemas.base import Message, encode
 from llmos.schemas.control import CancelTask
 from llmos.schemas.errors import LlmosError
-from llmos.schemas.job import ErrorInfo, Item, Origin, Task
+from llmos.schemas.job import ErrorInfo, Item, Origin, Task, error_info
 from llmos.schemas.partials import Outcome, Verdict, VerdictKind
 from llmos.schemas.states import JobState
 from llmos.schemas.stream import State
@@ -30,8 +29,8 @@ class Effects:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._outbox = Outbox()
-        self._states: list[tuple[LiveJob, State]] = []
-        self._reply_topics = ReplyTopics(ctx)
+        self.reply_events = ReplyEvents(ctx)
+        """Runs beside the loop."""
 
     def work(self, task: LiveTask, now: float) -> None:
         """The task goes to its device."""
@@ -101,7 +100,11 @@ class Effects:
             detail=detail,
         )
         job.told += 1
-        self._states.append((job, message))
+        out = Out(job.head.job_id, encode(message))
+        if job.head.reply_to is None:
+            self._outbox.put(Place(topics.STREAM, job.partition), out)
+        else:
+            self.reply_events.put(job.head, out)
 
     def cancel_tasks(self, partition: int, s: int) -> None:
         """Workers stop what they do for this submission."""
@@ -113,11 +116,6 @@ class Effects:
 
     async def send(self) -> None:
         """Sends everything; returns when all is acknowledged. Raises `Ambiguous`."""
-        states, self._states = self._states, []
-        for job, message in states:
-            place = await self._reply_topics.events_place(job.head, job.partition)
-            if place is not None:
-                self._outbox.put(place, Out(job.head.job_id, encode(message)))
         await self._outbox.send(self._ctx.log)
 
 

@@ -92,6 +92,7 @@ class Device:
             alive=self.alive(now),
             draining=self.draining,
             kinds=frozenset(self.last.kinds),
+            models=frozenset(self.last.models),
             slots=slots,
             window=self._windows(),
             in_flight=dict(self._kinds),
@@ -160,6 +161,8 @@ class Fleet:
 
     def __init__(self) -> None:
         self._devices: dict[str, Device] = {}
+        self.largest_budget = 0
+        """Of all devices that were ever heard of, in bytes."""
 
     def __iter__(self) -> Iterator[Device]:
         return iter(sorted(self._devices.values(), key=lambda device: device.name))
@@ -171,6 +174,7 @@ class Fleet:
     def put(self, device: Device) -> None:
         """A new life of a device."""
         self._devices[device.name] = device
+        self.largest_budget = max(self.largest_budget, device.last.budget_bytes)
 
     def drop(self, device: Device) -> None:
         """The device's worker is gone."""

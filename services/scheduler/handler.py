@@ -147,6 +147,10 @@ class SchedulerHandler:
 
     # --- turns ---
 
+    def full(self) -> bool:
+        """Whether the live parts reach the bound of memory."""
+        return self._desk.jobs.parts >= self._ctx.settings.scheduler.live_parts
+
     async def turn(self) -> float:
         """Decides and sends; gives the loop time of the next turn."""
         now = self._ctx.clock.now()

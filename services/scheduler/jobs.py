@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bisect
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from llmos.pipelines.scheduling.order import Key, key_of
 from llmos.pipelines.scheduling.snapshot import Group
-from llmos.schemas.job import Head, Part
-from llmos.schemas.states import TASK, TaskState
+from llmos.schemas.job import Head, Lane, Part
+from llmos.schemas.states import TASK, TaskState, may_follow
 
 TaskName = tuple[int, int, int]
 """Partition, s, part."""
@@ -43,7 +44,7 @@ class LiveTask:
     def become(self, state: TaskState) -> None:
         """Changes the state, as the table of states allows."""
         if state != self.state:
-            assert state in TASK[self.state], f"a task may not go from {self.state} to {state}"
+            assert may_follow(TASK, self.state, state), f"a task may not go from {self.state} to {state}"
             self.state = state
 
 
@@ -68,6 +69,7 @@ class Jobs:
 
     def __init__(self) -> None:
         self.live: dict[tuple[int, int], LiveJob] = {}
+        self.waiting_by_lane: Counter[Lane] = Counter()
         self._by_id: dict[bytes, set[tuple[int, int]]] = {}
         self._tasks: dict[TaskName, LiveTask] = {}
         self._waiting: dict[Group, list[Key]] = {}
@@ -99,7 +101,15 @@ class Jobs:
         for task in job.tasks:
             self.end(task)
             del self._tasks[task.name]
+        if len(self._deadlines) > 2 * len(self.live) + 1000:
+            self._deadlines = [entry for entry in self._deadlines if entry[1:] in self.live]
+            heapq.heapify(self._deadlines)
         return job
+
+    @property
+    def parts(self) -> int:
+        """Parts of live jobs."""
+        return len(self._tasks)
 
     def task(self, name: TaskName) -> LiveTask | None:
         """A live task by name."""
@@ -114,6 +124,7 @@ class Jobs:
         if not task.queued:
             bisect.insort(self._waiting.setdefault(task.group, []), task.key)
             task.queued = True
+            self.waiting_by_lane[task.job.head.lane] += 1
 
     def later(self, task: LiveTask, at: float) -> None:
         """The task waits from `at` on."""
@@ -134,6 +145,7 @@ class Jobs:
             if not keys:
                 del self._waiting[task.group]
             task.queued = False
+            self.waiting_by_lane[task.job.head.lane] -= 1
 
     def end(self, task: LiveTask) -> None:
         """Nothing more is done for the task."""

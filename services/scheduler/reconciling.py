@@ -6,10 +6,9 @@ import asyncio
 
 import structlog
 
-from llmos.infra.ledger.port import LedgerAway
+from llmos.infra.ledger.port import Hold, LedgerAway
 from llmos.infra.runtime.context import Context
 from llmos.services.scheduler.desk import Desk
-from llmos.services.scheduler.turn import holds_of
 
 log = structlog.get_logger()
 
@@ -35,3 +34,8 @@ async def reconcile_ledger(ctx: Context, desk: Desk) -> None:
         except LedgerAway as away:
             log.warning("ledger_away", problem=str(away))
         await asyncio.sleep(LOOK_SECONDS)
+
+
+def holds_of(desk: Desk) -> list[Hold]:
+    """The credits that live jobs hold."""
+    return [Hold(job.head.hold, job.head.lane, job.head.size, job.head.tenant) for job in desk.jobs.live.values()]

@@ -10,11 +10,11 @@ import structlog
 
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.dead_letters import error_info
 from llmos.infra.stages.follower import Table
 from llmos.schemas.base import encode
 from llmos.schemas.control import Query, Reply
-from llmos.schemas.errors import InvalidRequest
+from llmos.schemas.errors import InvalidRequest, LlmosError, TooLarge
+from llmos.schemas.job import error_info
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.turn import Turn
 from llmos.services.scheduler.views import jobs_view, model_view, scheduler_report
@@ -28,6 +28,8 @@ class Replies:
     STALE_SECONDS = 30.0
     """Nobody waits for the reply to an older query."""
     WAITING = 200
+    REPLY_BYTES = 900_000
+    """What a topic with the default limits of any cluster takes."""
 
     def __init__(self, ctx: Context, desk: Desk, turn: Turn, catalog: Table) -> None:
         self._ctx = ctx
@@ -54,13 +56,15 @@ class Replies:
             if await self._ctx.log.partitions(query.reply_to) is None:
                 log.warning("query_reply_topic_missing", id=query.id, topic=query.reply_to)
                 continue
-            await self._ctx.log.emit(Place(query.reply_to, 0), [Out(query.id.encode(), encode(self._reply(query)))])
+            await self._ctx.log.offer(Place(query.reply_to, 0), [Out(query.id.encode(), self._reply(query))])
 
-    def _reply(self, query: Query) -> Reply:
+    def _reply(self, query: Query) -> bytes:
         if query.what == "job" and query.job_id is None:
-            problem = InvalidRequest(where="job_id", problem="a query for a job names it")
-            return Reply(id=query.id, error=error_info(problem))
-        return Reply(id=query.id, body=msgspec.Raw(msgspec.msgpack.encode(self._body(query))))
+            return _problem(query, InvalidRequest(where="job_id", problem="a query for a job names it"))
+        body = msgspec.msgpack.encode(self._body(query))
+        if len(body) > self.REPLY_BYTES:
+            return _problem(query, TooLarge(what="the reply", size=len(body), limit=self.REPLY_BYTES))
+        return encode(Reply(id=query.id, body=msgspec.Raw(body)))
 
     def _body(self, query: Query) -> Any:
         desk, held = self._desk, self._turn.held
@@ -70,5 +74,9 @@ class Replies:
             jobs = desk.jobs.with_id(query.job_id or b"")
             return {"job_id": (query.job_id or b"").hex(), "submissions": jobs_view(jobs, held)}
         if query.what == "jobs":
-            return {"jobs": jobs_view(list(desk.jobs.live.values()), held)}
+            return {"jobs": jobs_view(list(desk.jobs.live.values()), held, with_parts=False)}
         return scheduler_report(desk, held, self._ctx.clock.now())
+
+
+def _problem(query: Query, error: LlmosError) -> bytes:
+    return encode(Reply(id=query.id, error=error_info(error)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llmos.infra.ledger.port import Hold
 from llmos.pipelines.scheduling.decide import decide
 from llmos.pipelines.scheduling.decision import Chosen, Decision, Held
+from llmos.pipelines.scheduling.snapshot import Group
 from llmos.schemas.catalog import Model
 from llmos.schemas.errors import NeverFits
 from llmos.schemas.ids import epoch_of
@@ -19,6 +19,10 @@ SILENCE_LOOK_SECONDS = 0.5
 """How often devices are looked over for silence."""
 
 
+STANDSTILL_SECONDS = 2.0
+"""A turn that is later than this was held up: heartbeats wait unread behind it."""
+
+
 class Turn:
     """Takes turns over the desk."""
 
@@ -27,6 +31,7 @@ class Turn:
         self._models = models
         self._round = 0
         self._looked_at = 0.0
+        self._too_large_since: dict[Group, float] = {}
         self.held: list[Held] = []
 
     def take(self, now: float) -> float:
@@ -35,6 +40,8 @@ class Turn:
         desk.expire(now)
         desk.jobs.ripe(now)
         if now - self._looked_at >= SILENCE_LOOK_SECONDS:
+            if now - self._looked_at > STANDSTILL_SECONDS:
+                desk.hear_first(now)
             self._looked_at = now
             desk.lose_silent(now)
         decision = decide(snapshot_of(desk, self._models, self._round, now), now)
@@ -65,17 +72,18 @@ class Turn:
         desk.effects.work(task, now)
 
     def _refuse_what_never_fits(self, decision: Decision, now: float) -> None:
-        alive = [device for device in self._desk.fleet if device.alive(now)]
-        for held in decision.held:
-            if held.why.rule != "memory" or not alive:
+        """Refuses what no device had room for during a whole while: larger ones may be starting anew."""
+        held_by_memory = {held.group: held for held in decision.held if held.why.rule == "memory"}
+        self._too_large_since = {group: self._too_large_since.get(group, now) for group in held_by_memory}
+        for group, held in held_by_memory.items():
+            need, have = int(held.why.need), self._desk.fleet.largest_budget
+            if need <= have or now - self._too_large_since[group] < self._desk.settings.never_fits_seconds:
                 continue
-            model = self._models.get(held.group.model)
-            name = model.name if isinstance(model, Model) else held.group.model
+            model = self._models.get(group.model)
+            name = model.name if isinstance(model, Model) else group.model
             for task in self._tasks_of(held):
                 if not task.job.verdict:
-                    largest = max(device.last.budget_bytes for device in alive)
-                    error = NeverFits(model=name, need=int(held.why.need), have=largest)
-                    self._desk.end(task.job, "refused", error)
+                    self._desk.end(task.job, "refused", NeverFits(model=name, need=need, have=have))
 
     def _tasks_of(self, held: Held) -> list[LiveTask]:
         for group, keys in self._desk.jobs.waiting():
@@ -97,8 +105,3 @@ class Turn:
             why = reasons.get(waiting.group)
             detail = f"{why.rule}: needs {why.need:g}, there is {why.have:g}" if why else "the next attempt"
             self._desk.effects.state(job, "waiting", detail, waiting.epoch)
-
-
-def holds_of(desk: Desk) -> list[Hold]:
-    """The credits that live jobs hold."""
-    return [Hold(job.head.hold, job.head.lane, job.head.size, job.head.tenant) for job in desk.jobs.live.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,10 +53,6 @@ def live_counts(desk: Desk, now: float) -> LiveCounts:
 
 def scheduler_report(desk: Desk, held: Sequence[Held], now: float) -> SchedulerReport:
     """Devices, what waits and why."""
-    waiting: dict[Lane, int] = dict.fromkeys(LANES, 0)
-    for _, keys in desk.jobs.waiting():
-        for key in keys:
-            waiting[LANES[key.lane]] += 1
     by_rule: dict[str, int] = {}
     for entry in held:
         by_rule[entry.why.rule] = by_rule.get(entry.why.rule, 0) + entry.tasks
@@ -64,7 +61,7 @@ def scheduler_report(desk: Desk, held: Sequence[Held], now: float) -> SchedulerR
         term=desk.term,
         policy=desk.settings.policy,
         live=len(desk.jobs.live),
-        waiting=waiting,
+        waiting={lane: desk.jobs.waiting_by_lane[lane] for lane in LANES},
         dispatched=sum(len(device.in_flight) for device in desk.fleet),
         devices=[device.report(now) for device in desk.fleet],
         held=by_rule,
@@ -79,15 +76,15 @@ def model_view(rows: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def jobs_view(jobs: Sequence[LiveJob], held: Sequence[Held]) -> list[dict[str, Any]]:
-    """Live submissions, with what each part waits for."""
+def jobs_view(jobs: Sequence[LiveJob], held: Sequence[Held], *, with_parts: bool = True) -> list[dict[str, Any]]:
+    """Live submissions; `with_parts`: with what each part waits for, else with the number of parts by state."""
     reasons = {entry.group: entry.why for entry in held}
-    return [_job_view(job, reasons) for job in jobs[:SHOWN_JOBS]]
+    return [_job_view(job, reasons, with_parts) for job in jobs[:SHOWN_JOBS]]
 
 
-def _job_view(job: LiveJob, reasons: Mapping[Any, Any]) -> dict[str, Any]:
+def _job_view(job: LiveJob, reasons: Mapping[Any, Any], with_parts: bool) -> dict[str, Any]:
     parts = []
-    for task in job.tasks:
+    for task in job.tasks if with_parts else ():
         why = reasons.get(task.group) if task.queued else None
         parts.append(
             {
@@ -101,7 +98,7 @@ def _job_view(job: LiveJob, reasons: Mapping[Any, Any]) -> dict[str, Any]:
                 "have": why.have if why else 0.0,
             }
         )
-    states = {part["state"] for part in parts}
+    states = Counter(task.state for task in job.tasks)
     state = job.verdict or ("running" if "dispatched" in states else "waiting" if "waiting" in states else "done")
     head = job.head
     return {
@@ -116,4 +113,5 @@ def _job_view(job: LiveJob, reasons: Mapping[Any, Any]) -> dict[str, Any]:
         "model_name": head.model_name,
         "deadline": job.deadline,
         "parts": parts,
+        "parts_by_state": dict(states),
     }

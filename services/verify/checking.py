@@ -61,9 +61,10 @@ def check(message: Admitted, tenant: Tenant, secret: bytes, models: Directory, s
         RefusedError: it cannot be done as asked; says what to change.
     """
     head = message.head
-    _check_payload(message, tenant)
+    # First of all: a refusal for any other reason is copied there.
     if head.reply_to is not None and not head.reply_to.startswith(tuple(settings.reply_prefixes)):
         raise ReplyTopicForbidden(topic=head.reply_to, prefixes=", ".join(settings.reply_prefixes))
+    _check_payload(message, tenant)
     kind = kind_named(head.kind)
     request = kind.read(message.payload, message.encoding)
     model = _resolve(models, head) if kind.needs_model else None
@@ -107,6 +108,10 @@ def _check_payload(message: Admitted, tenant: Tenant) -> None:
     if message.sealed:
         raise InvalidRequest(
             where="sealed", problem="client envelopes cannot be opened yet; send the payload in the clear"
+        )
+    if message.head.reply_key:
+        raise InvalidRequest(
+            where="reply_key", problem="answers cannot be sealed for you yet; leave it out to get them in the clear"
         )
     if tenant.plaintext == "forbid":
         raise PlaintextForbidden(tenant=tenant.name)

@@ -50,10 +50,12 @@ class ModelDirectory:
         return Counted(tokenizer.count(list(texts)), exact=True)
 
     def _changed(self, key: str, row: Any | None) -> None:
-        self._names = {}
+        # Made aside and put in place at once: payloads are checked in threads, too.
+        names: dict[str, str] = {}
         for message in self.table.rows.values():
             if isinstance(message, Model):
-                self._names.setdefault(message.name, message.identity)
+                names.setdefault(message.name, message.identity)
         for message in self.table.rows.values():
             if isinstance(message, Alias):
-                self._names[message.name] = message.identity
+                names[message.name] = message.identity
+        self._names = names

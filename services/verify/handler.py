@@ -10,7 +10,7 @@ import structlog
 
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.dead_letters import dead_letter, error_info
+from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated, Settlement
 from llmos.infra.stages.origins import Origins
@@ -28,7 +28,7 @@ from llmos.schemas.errors import (
     Unexpected,
     UnknownTenant,
 )
-from llmos.schemas.job import Head
+from llmos.schemas.job import Head, error_info
 from llmos.services.verify.checking import Directory, check
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class VerifyHandler:
         """One settlement per record."""
         return [await self._settle(place, record, origins) for record in records]
 
-    async def may_resume(self) -> bool:
+    async def may_resume(self, places: Sequence[Place]) -> bool:
         """Verify never waits."""
         return True
 
@@ -77,6 +77,8 @@ class VerifyHandler:
             return "sealed", self._sealed(message)
         except (RefusedError, ModelUnavailable, UnknownTenant, EnvelopeRejected) as problem:
             return "refused", encode(_refusal(message, problem))
+        except MemoryError:
+            raise  # it passes: the next life has room again
         except Exception as problem:
             # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
             log.exception("record_unexpected", job=message.head.job_id.hex())

@@ -21,7 +21,7 @@ async def run(ctx: Context) -> None:
     settings = ctx.settings.worker
     device = open_device(settings.device)
     store = ModelStore([*shipped_models(), *ctx.settings.node.models_directories])
-    await publish_models(ctx, store)
+    models = await publish_models(ctx, store)
     meter = Meter()
     residents = make_residents(device, store, settings)
 
@@ -35,6 +35,7 @@ async def run(ctx: Context) -> None:
     equipment = Equipment(
         device=f"{ctx.settings.node.name}.{device.label}",
         kinds=KINDS,
+        models=models,
         meter=meter,
         residents=residents.residents,
         budget_bytes=residents.budget_bytes,

@@ -17,14 +17,15 @@ from llmos.schemas.catalog import Model
 log = structlog.get_logger()
 
 
-async def publish_models(ctx: Context, store: ModelStore) -> None:
-    """Scans the models directories and says in `catalog` what is there."""
+async def publish_models(ctx: Context, store: ModelStore) -> list[str]:
+    """Scans the models directories and says in `catalog` what is there; gives the identities."""
     scan = await asyncio.to_thread(store.scan)
     for directory, problem in scan.damaged:
         log.error("model_damaged", directory=str(directory), problem=str(problem))
     records = [Out(identity.encode(), encode(_model(manifest))) for identity, manifest in sorted(scan.models.items())]
     if records:
         await ctx.log.emit(Place(topics.CATALOG, 0), records)
+    return sorted(scan.models)
 
 
 def _model(manifest: Manifest) -> Model:

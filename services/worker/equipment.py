@@ -32,6 +32,8 @@ class Equipment(NamedTuple):
     device: str
     """Name, as topics and heartbeats have it."""
     kinds: list[str]
+    models: list[str]
+    """Identities of the models that the node has."""
     meter: Meter
     residents: Callable[[], list[Residency]]
     budget_bytes: int

@@ -94,6 +94,7 @@ class Heart:
             steps=meter.steps,
             draining=self._ctx.stop.is_set(),
             kinds=self._equipment.kinds,
+            models=self._equipment.models,
         )
 
     async def _write_residency(self, residents: list[Residency]) -> None:

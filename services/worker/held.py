@@ -11,6 +11,8 @@ from llmos.schemas.job import Item, Task
 from llmos.schemas.work import Work
 from llmos.services.worker.runners.events import TaskName
 
+PartName = tuple[int, int, int]
+"""Partition, s, part."""
 LISTED_DONE = 1000
 """Done tasks that heartbeats list at most, the latest: enough for a scheduler that starts anew; the rest is computed
 again, which costs time and nothing else."""
@@ -33,9 +35,9 @@ class HeldTask:
 
     @property
     def name(self) -> TaskName:
-        """Partition, s, part."""
+        """Partition, s, part, epoch."""
         task = self.work.task
-        return task.partition, task.s, task.part
+        return task.partition, task.s, task.part, task.epoch
 
 
 class HeldTasks:
@@ -43,7 +45,7 @@ class HeldTasks:
 
     def __init__(self, done_seconds: float) -> None:
         self._done_seconds = done_seconds
-        self._held: dict[TaskName, HeldTask] = {}
+        self._held: dict[PartName, HeldTask] = {}
         self._done: deque[tuple[float, Task]] = deque(maxlen=LISTED_DONE)
         self._empty = asyncio.Event()
         self._empty.set()
@@ -55,17 +57,24 @@ class HeldTasks:
         return iter(list(self._held.values()))
 
     def get(self, name: TaskName) -> HeldTask | None:
-        """A held task."""
-        return self._held.get(name)
+        """The held task, if this very attempt at it is held."""
+        held = self._held.get(name[:3])
+        return held if held is not None and held.name == name else None
+
+    def at(self, part: PartName) -> HeldTask | None:
+        """The attempt that is held at a part."""
+        return self._held.get(part)
 
     def take(self, task: HeldTask) -> None:
         """A task came."""
-        self._held[task.name] = task
+        self._held[task.name[:3]] = task
         self._empty.clear()
 
     def drop(self, name: TaskName) -> HeldTask | None:
         """A task leaves without an outcome, or with one that is being sent."""
-        task = self._held.pop(name, None)
+        task = self.get(name)
+        if task is not None:
+            del self._held[name[:3]]
         if not self._held:
             self._empty.set()
         return task

@@ -9,7 +9,7 @@ import structlog
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.dead_letters import dead_letter, error_info
+from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.pipelines.kinds import kind_named
 from llmos.pipelines.kinds.parts import open_part
@@ -26,12 +26,13 @@ from llmos.schemas.errors import (
     RefusedError,
 )
 from llmos.schemas.ids import term_of
+from llmos.schemas.job import error_info
 from llmos.schemas.telemetry import TaskFailed
 from llmos.schemas.work import WORK, Claim, Work
 from llmos.services.worker.equipment import Engine
 from llmos.services.worker.held import HeldTask, HeldTasks
 from llmos.services.worker.publisher import Publisher
-from llmos.services.worker.runners.events import Assignment, Event, ItemEnded, TaskEnded
+from llmos.services.worker.runners.events import Assignment, all_failed
 
 log = structlog.get_logger()
 
@@ -105,12 +106,12 @@ class Intake:
         task = work.task
         if (task.partition, task.s) in self._over:
             return False
-        present = self._held.get((task.partition, task.s, task.part))
+        present = self._held.at((task.partition, task.s, task.part))
         return present is None or present.work.task.epoch < task.epoch
 
     async def _start(self, work: Work) -> None:
         held = HeldTask(work, self._ctx.clock.now())
-        present = self._held.get(held.name)
+        present = self._held.at(held.name[:3])
         if present is not None:
             self._stop(present)
         self._held.take(held)
@@ -120,7 +121,7 @@ class Intake:
             await self._broke(held, problem)
         except (EnvelopeRejected, RefusedError) as problem:
             error = PayloadUnreadable() if isinstance(problem, EnvelopeRejected) else problem
-            self._publisher.deliver(_all_failed(held, error))
+            self._publisher.deliver(all_failed(held.name, work.part.items, error))
         else:
             self._engine.run(assignment)
 
@@ -137,7 +138,7 @@ class Intake:
             raise Corrupt()
         body = open_part(self._ctx.keyring, work.head, part)
         task = work.task
-        name = (task.partition, task.s, task.part)
+        name = (task.partition, task.s, task.part, task.epoch)
         return Assignment(name, work.head.kind, work.head.model, kind_named(work.head.kind).read(body, MSGPACK))
 
     def _stop(self, held: HeldTask) -> None:
@@ -152,11 +153,3 @@ class Intake:
             device=self._device, incarnation=self._incarnation, task=held.work.task, error=error_info(problem)
         )
         await self._ctx.log.emit(Place(topics.TELEMETRY, 0), [Out(self._device.encode(), encode(message))])
-
-
-def _all_failed(held: HeldTask, error: LlmosError) -> list[Event]:
-    part = held.work.part
-    return [
-        *(ItemEnded(held.name, item, b"", error, 0, 0) for item in range(part.items)),
-        TaskEnded(held.name, 0.0),
-    ]

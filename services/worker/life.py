@@ -48,6 +48,7 @@ async def live(ctx: Context, equipment: Equipment) -> None:
         await run_beside(
             _work(ctx, intake, held, publisher, heart),
             publisher.run(),
+            publisher.reply_events.run(),
             heart.run(),
             follow_from_end(ctx, Place(topics.CONTROL, 0), intake.control),
             _raise(died),

@@ -9,7 +9,7 @@ import structlog
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.noting import note
-from llmos.infra.stages.reply_topics import ReplyTopics
+from llmos.infra.stages.reply_topics import ReplyEvents
 from llmos.infra.stages.sending import Outbox
 from llmos.infra.telemetry.metrics import TOKENS
 from llmos.schemas import topics
@@ -36,7 +36,8 @@ class Publisher:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._reply_topics = ReplyTopics(ctx)
+        self.reply_events = ReplyEvents(ctx)
+        """Runs beside."""
 
     def deliver(self, events: list[Event]) -> None:
         """Events came; on the event loop."""
@@ -58,19 +59,21 @@ class Publisher:
                 await self._wake.wait()
             events, self._events = self._events, []
             settled = self._settler.settle(events, self._ctx.clock.now())
-            outbox = await self._outbox(settled)
+            outbox = self._outbox(settled)
             for message in (*word, *settled.failed):
                 outbox.put(_TELEMETRY, Out(self._device.encode(), encode(message)))
             await outbox.send(self._ctx.log)
             # Only now are the outcomes on `partials`: the scheduler hears of them with the next batch.
             word = self._word(settled)
 
-    async def _outbox(self, settled: Settled) -> Outbox:
+    def _outbox(self, settled: Settled) -> Outbox:
         outbox = Outbox()
         for head, partition, message in settled.stream:
-            place = await self._reply_topics.events_place(head, partition)
-            if place is not None:
-                outbox.put(place, Out(head.job_id, encode(message)))
+            out = Out(head.job_id, encode(message))
+            if head.reply_to is None:
+                outbox.put(Place(topics.STREAM, partition), out)
+            else:
+                self.reply_events.put(head, out)
         for outcome in settled.outcomes:
             place = Place(topics.PARTIALS, outcome.task.partition)
             outbox.put(place, Out(outcome.head.job_id, encode(outcome)))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from llmos.infra.stages.dead_letters import error_info
 from llmos.schemas.base import Message
-from llmos.schemas.job import Head, Item, Task, Times, Usage
+from llmos.schemas.job import Head, Item, Task, Times, Usage, error_info
 from llmos.schemas.partials import Outcome
 from llmos.schemas.stream import State, Tokens
 from llmos.schemas.telemetry import TaskFailed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import uuid
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from tests.stack import Stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
+WORKER = "worker-node-0.cpu0"
 LONG = {"prompt": list(PROMPTS) * 60, "max_tokens": 200}
 """Minutes of work."""
 
@@ -192,7 +194,7 @@ async def test_a_job_expires_while_it_runs(stack: Stack, client: Client) -> None
     answer = await client.result(submission, SECONDS)
     assert answer.error is not None
     assert (answer.status, answer.error.code, answer.error.retryable) == ("expired", "expired", True)
-    await nothing_runs(client)
+    await nothing_runs(stack, client, submission)
 
 
 async def test_a_running_job_is_cancelled(stack: Stack, client: Client) -> None:
@@ -207,11 +209,17 @@ async def test_a_running_job_is_cancelled(stack: Stack, client: Client) -> None:
     answer = await client.result(submission, SECONDS)
     assert answer.error is not None
     assert (answer.status, answer.error.code) == ("cancelled", "cancelled")
-    await nothing_runs(client)
+    await nothing_runs(stack, client, submission)
 
 
-async def nothing_runs(client: Client) -> None:
-    """No task is dispatched, the worker is soon free, and an encoder's work gets through."""
+async def nothing_runs(stack: Stack, client: Client, ended: Submission) -> None:
+    """The worker has stopped the job's tasks in mid-work, none is dispatched, and an encoder's work gets through."""
+
+    async def stopped() -> int:
+        records = [json.loads(line) for line in (await stack.logs(WORKER)).splitlines() if '"record"' in line]
+        return sum((r["outcome"], r.get("job")) == ("stopped", ended.job_id.hex()) for r in records)
+
+    await until(stopped, lambda count: count > 0)
     await until(lambda: client.query("status", timeout=SECONDS), lambda report: not report.get("dispatched"))
     submission = await client.submit("embed", {"text": "next, please"}, model=EMBED, timeout=SECONDS)
     assert (await client.result(submission, SECONDS)).status == "completed"

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from llmos.infra.log.port import Commit, Out
+from llmos.infra.log.port import Commit, Out, Place
 from llmos.schemas.errors import Ambiguous, PositionLost
 from llmos.schemas.limits import METADATA_CHARACTERS, RECORD_BYTES
 from tests.kit.log_bench import A0, A1, DEADLINE_SECONDS, Connect, collect, everything, outs, spec, values
@@ -103,6 +103,16 @@ class EmitKit:
         await log.emit(A0, outs("later"))
         assert values(await everything(log, A0)) == ["gone 0", "gone 1", "gone 2", "later"]
         assert all(task.cancelled() for task in gone)
+
+    async def test_an_offer_is_written_or_dropped(self, connect: Connect) -> None:
+        """Records offered to a topic arrive in order; to none they are dropped, and nothing else suffers."""
+        log = await connect("one")
+        await log.ensure([spec()])
+        assert await log.offer(A0, outs("a", "b"))
+        assert not await log.offer(Place("nowhere", 0), outs("lost"))
+        assert await log.offer(A0, outs("c"))
+        await log.emit(A0, outs("d"))
+        assert values(await everything(log, A0)) == ["a", "b", "c", "d"]
 
     async def test_an_emit_waits_for_its_topic(self, connect: Connect) -> None:
         """A topic that is made a moment later gets the record."""

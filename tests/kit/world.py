@@ -180,6 +180,7 @@ class World:
                 Equipment(
                     device=device,
                     kinds=["echo"],
+                    models=[],
                     meter=meter,
                     residents=list,
                     budget_bytes=1,
@@ -232,7 +233,9 @@ class World:
 
     async def node_sees_death(self, device: str) -> None:
         """A node tells that a worker died."""
-        message = WorkerDied(device=device, node="node-0", pid=os.getpid(), at=self.clock.now(), reason="killed")
+        message = WorkerDied(
+            device=device, node="node-0", pid=os.getpid(), at=self.clock.now(), reason="killed", signal=9
+        )
         await self.broker.connect("world").emit(Place(topics.TELEMETRY, 0), [Out(device.encode(), encode(message))])
 
     async def make_zombie(self, name: str, seconds: float) -> None:

@@ -11,6 +11,7 @@ from llmos.infra.log.kafka.clients import STOP_SECONDS, Clients, stop_producer
 from llmos.infra.log.kafka.creation import ensure
 from llmos.infra.log.kafka.errors import RAISED, describe
 from llmos.infra.log.kafka.names import Names
+from llmos.infra.log.kafka.offers import Offers
 from llmos.infra.log.kafka.queries import Queries
 from llmos.infra.log.kafka.reader import KafkaReader
 from llmos.infra.log.kafka.transactor import KafkaTransactor
@@ -33,6 +34,7 @@ class KafkaLog:
         self._clients = Clients(settings, client)
         self._queries = Queries(self._clients, self._names)
         self._producer: Any = self._clients.producer()
+        self._offers = Offers(self._clients)
         self._lanes = Lanes(self._send, settings.request_seconds)
         self._made: set[KafkaReader | KafkaTransactor] = set()
 
@@ -100,6 +102,10 @@ class KafkaLog:
             raise Ambiguous(operation=f"emitting to {place.topic}", problem="the delivery has no offset")
         return delivered.offset, end
 
+    async def offer(self, place: Place, records: Sequence[Out]) -> bool:
+        """Best effort: whether the records are in the log; gives up within seconds."""
+        return await self._offers.offer(place, self._names.wire(place.topic), records)
+
     async def transactor(self, name: str) -> KafkaTransactor:
         """Initialises the producer of this name: fences the older, ends its open transaction. Raises `Ambiguous`."""
         transactor = KafkaTransactor(self._clients, self._names, self._queries, name, self._made.discard)
@@ -135,4 +141,6 @@ class KafkaLog:
         """Ends all producers and connections; bounded in time."""
         await self._lanes.close(STOP_SECONDS)
         made = list(self._made)
-        await asyncio.gather(*(one.close() for one in made), stop_producer(self._producer), self._queries.close())
+        await asyncio.gather(
+            *(one.close() for one in made), stop_producer(self._producer), self._offers.close(), self._queries.close()
+        )

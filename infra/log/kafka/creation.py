@@ -28,6 +28,8 @@ def configuration(spec: TopicSpec, replication_factor: int) -> dict[str, str]:
     """The topic's configuration in Kafka's words (its times are in milliseconds)."""
     result = {
         "max.message.bytes": str(spec.record_bytes + SLACK_BYTES),
+        # Clients may compress with codecs that are not installed here: the broker unpacks their batches.
+        "compression.type": "uncompressed",
         "message.timestamp.type": "LogAppendTime" if spec.append_time else "CreateTime",
     }
     if spec.retention_seconds is None:

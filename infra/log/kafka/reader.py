@@ -6,14 +6,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import structlog
 from aiokafka import OffsetAndMetadata, TopicPartition
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
 from llmos.infra.log.kafka.clients import Clients, stop_consumer
 from llmos.infra.log.kafka.errors import RAISED, ambiguous
+from llmos.infra.log.kafka.lenient import read_leniently
 from llmos.infra.log.kafka.names import Names
 from llmos.infra.log.port import Commit, Place, Record
 from llmos.schemas.errors import PositionLost
+
+log = structlog.get_logger()
 
 
 class KafkaReader:
@@ -82,12 +86,25 @@ class KafkaReader:
             fetched = await self._fetch(timeout, max_records)
         except OffsetOutOfRangeError as error:
             raise await self._out_of_range(error) from None
+        except (UnicodeDecodeError, CorruptRecordException) as error:
+            if not read_leniently():
+                raise ambiguous("reading", error) from error
+            log.warning("record_names_unreadable", problem=str(error))
+            await self._begin_anew()
+            return {}
         except RAISED as error:
             raise ambiguous("reading", error) from error
         # After `getmany` positions are past what transactions leave in the log, also where no record came.
         for place in self._positions:
             self._positions[place] = await self._consumer.position(self._names.partition(place))
         return {self._names.place(tp): self._records(tp, found) for tp, found in fetched.items()}
+
+    async def _begin_anew(self) -> None:
+        """A new consumer at the positions reached: the old one has lost its place in the batch it could not read."""
+        consumer, self._consumer = self._consumer, None
+        self._assigned = set()
+        self._served = set()
+        await stop_consumer(consumer)
 
     async def _fetch(self, timeout: float, max_records: int) -> dict[TopicPartition, list[Any]]:
         consumer = await self._started()

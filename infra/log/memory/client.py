@@ -68,6 +68,16 @@ class MemoryLog:
                 raise Crashed from None
             raise
 
+    async def offer(self, place: Place, records: Sequence[Out]) -> bool:
+        """Best effort: whether the records are in the log; they are refused where there is no such place."""
+        await self._life.gate()
+        partition = self._broker.find(place)
+        if partition is None or partition.refusal(records) is not None:
+            return False
+        now = self._broker.clock.now()
+        partition.append(list(records), self.name, now, now)
+        return True
+
     async def _send(self, place: Place, records: Sequence[Out], start: int) -> tuple[int, int]:
         partition = await self._existing(place)
         size, end = size_of(records[start]), start + 1

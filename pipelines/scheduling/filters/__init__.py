@@ -11,12 +11,13 @@ from llmos.pipelines.scheduling.filters.alive import alive
 from llmos.pipelines.scheduling.filters.alone import alone
 from llmos.pipelines.scheduling.filters.kinds import kinds
 from llmos.pipelines.scheduling.filters.memory import memory
+from llmos.pipelines.scheduling.filters.models import models
 from llmos.pipelines.scheduling.filters.utilisation import utilisation
 from llmos.pipelines.scheduling.filters.window import window
 from llmos.pipelines.scheduling.snapshot import DeviceView, Rules, Waiting
 
 Filter = Callable[[DeviceView, Waiting, Rules], Why | None]
 
-FILTERS: tuple[Filter, ...] = (alive, kinds, memory, alone, window)
+FILTERS: tuple[Filter, ...] = (alive, kinds, models, memory, alone, window)
 
 __all__ = ["FILTERS", "Filter", "utilisation"]

@@ -21,6 +21,7 @@ from llmos.services.worker.runners.events import (
     TaskBroke,
     TaskEnded,
     TaskName,
+    all_failed,
 )
 from llmos.services.worker.runners.models import Models
 
@@ -108,11 +109,7 @@ class EmbedRunner:
     def _failed(self, assignment: Assignment, error: LlmosError) -> list[Event]:
         if mends(error):
             return [TaskBroke(assignment.name, error)]
-        count = len(items_of(assignment.input.text))
-        return [
-            *(ItemEnded(assignment.name, item, b"", error, 0, 0) for item in range(count)),
-            TaskEnded(assignment.name, 0.0),
-        ]
+        return all_failed(assignment.name, len(items_of(assignment.input.text)), error)
 
 
 def _vectors(encoder: Encoder, texts: list[str]) -> list[list[float] | LlmosError]:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from llmos.schemas.errors import LlmosError
 
-TaskName = tuple[int, int, int]
-"""Partition, s, part."""
+TaskName = tuple[int, int, int, int]
+"""Partition, s, part, epoch: one attempt, so that what an older one still says is not taken for the new one's word."""
 
 
 class Assignment(NamedTuple):
@@ -74,3 +74,8 @@ class TaskBroke(NamedTuple):
 
 
 Event = Began | Loading | Produced | ItemEnded | TaskEnded | TaskBroke
+
+
+def all_failed(name: TaskName, items: int, error: LlmosError) -> list[Event]:
+    """Every item of the task ends with `error`."""
+    return [*(ItemEnded(name, item, b"", error, 0, 0) for item in range(items)), TaskEnded(name, 0.0)]

@@ -273,6 +273,10 @@ VALUES: dict[str, Message] = {
     "tasks_done/1": TasksDone(device="node-0.cpu-0", incarnation=4, tasks=[TASK], service_seconds=[0.25]),
     "task_failed/1": TaskFailed(device="node-0.cpu-0", incarnation=4, task=TASK, error=ERROR),
     "worker_died/1": WorkerDied(device="node-0.cpu-0", node="node-0", pid=4321, at=1_800_000_030.0, reason="signal 9"),
+    "heartbeat/1 with models": Heartbeat(
+        device="d", node="n", pid=1, incarnation=4, sequence=1, at=1_800_000_030.0, models=["a1b2", "c3d4"]
+    ),
+    "worker_died/1 with signal": WorkerDied(device="d", node="n", pid=1, at=1_800_000_030.0, signal=9),
     "live_counts/1": LiveCounts(
         at=1_800_000_030.0, term=5, lanes={"interactive": (2, 2_000), "batch": (0, 0)}, tenants={"acme": (2, 2_000)}
     ),

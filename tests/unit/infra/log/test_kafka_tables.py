@@ -72,6 +72,7 @@ def test_configurations() -> None:
     assert kept["message.timestamp.type"] == "LogAppendTime"
     assert kept["max.message.bytes"] == str(1000 + SLACK_BYTES)
     assert "min.insync.replicas" not in kept
+    assert kept["compression.type"] == "uncompressed", "clients' codecs need not be installed here"
     compacted = configuration(TopicSpec("a", 1, None, append_time=False, record_bytes=1000), 3)
     assert compacted["cleanup.policy"] == "compact"
     assert compacted["message.timestamp.type"] == "CreateTime"

@@ -79,6 +79,13 @@ def test_a_second_receipt_moves_nothing() -> None:
     assert answered.marks() == Marks(5, 21)
 
 
+def test_receipts_below_l_hold_nothing_back() -> None:
+    """They are read again from V on, and a successor need not read them a third time."""
+    answered = Answered(Marks(5, 9))
+    answered.note(3, 10)
+    assert answered.marks() == Marks(5, 11)
+
+
 def test_an_older_word_of_l_changes_nothing() -> None:
     """A scheduler that was replaced may say a lower L."""
     answered = Answered(Marks(8, 3))

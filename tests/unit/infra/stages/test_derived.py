@@ -30,6 +30,7 @@ class Listener:
         self.heard: list[str] = []
         self.lows: list[Mapping[int, int]] = []
         self.turns = 0
+        self.is_full = False
 
     def origin_of(self, record: Record) -> Origin | None:
         """Everything comes from one place; `x` cannot be read."""
@@ -49,6 +50,10 @@ class Listener:
     def other(self, record: Record) -> None:
         """Of another topic."""
         self.heard.append(f"{record.place.topic} {(record.value or b'').decode()}")
+
+    def full(self) -> bool:
+        """When the test says so."""
+        return self.is_full
 
     async def turn(self) -> float:
         """The next one is due when something comes."""
@@ -125,7 +130,7 @@ def test_l_is_the_lowest_unanswered() -> None:
             await put(bench, "usage", "4")
             await asyncio.sleep(3.0)
             assert (commit(bench), listener.lows) == ((3, "U=3"), [{0: 3}])
-        assert commit(bench) == (3, "U=3")
+        assert (commit(bench), listener.lows) == ((3, "U=3"), [{0: 3}])
 
     on_bench(main, settings=QUICK)
 
@@ -196,6 +201,28 @@ def test_in_one_read_the_weightiest_comes_first() -> None:
         await task
         assert listener.heard == ["epochs 1", "tenants 1", "control 1", "telemetry 1", "receipt 1"]
         assert commit(bench)[0] == 2, "the submission came behind its receipt and was answered already"
+
+    on_bench(main, settings=QUICK)
+
+
+def test_a_full_handler_leaves_jobs_in_the_log() -> None:
+    """Everything else is heard, so that room comes: `sealed` waits, in order, until then."""
+
+    async def main(bench: Bench) -> None:
+        listener = Listener()
+        await put(bench, "sealed", "0")
+        async with stage(bench.context(), listener, {Place("control", 0): 0}):
+            listener.is_full = True
+            await asyncio.sleep(1.0)
+            listener.heard.clear()
+            await put(bench, "sealed", "1", "2")
+            await put(bench, "usage", "0")
+            await put(bench, "control", "stop")
+            await asyncio.sleep(1.0)
+            assert sorted(listener.heard) == ["control stop", "receipt 0"]
+            listener.is_full = False
+            await asyncio.sleep(1.0)
+            assert listener.heard[2:] == ["new 1", "new 2"]
 
     on_bench(main, settings=QUICK)
 

@@ -39,6 +39,7 @@ class Copier:
         self.credits = credits
         self.willing = False
         self.asked = 0
+        self.paused: list[Place] = []
 
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """As far as credits reach."""
@@ -54,9 +55,10 @@ class Copier:
         self.credits -= len(settled)
         return settled
 
-    async def may_resume(self) -> bool:
+    async def may_resume(self, places: Sequence[Place]) -> bool:
         """When the test says so."""
         self.asked += 1
+        self.paused = list(places)
         return self.willing
 
 
@@ -129,6 +131,7 @@ def test_where_credits_end_the_place_waits() -> None:
             assert commit(bench) is not None
             assert (commit(bench).offset, origins_at(bench)) == (2, 1)  # type: ignore[union-attr]
             assert handler.asked > 3
+            assert handler.paused == SOURCES[:1]
             handler.credits = 100
             await put(bench, "e")
             await put(bench, "x", p=1)

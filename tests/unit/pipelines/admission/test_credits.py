@@ -88,6 +88,23 @@ def test_may_resume(jobs: int, size: int, fraction: float, goes_on: bool) -> Non
     assert may_resume(use(standard=(jobs, size), batch=(99, 99_999)), "standard", limits, fraction) is goes_on
 
 
+@pytest.mark.parametrize(
+    ("held", "goes_on"),
+    [
+        pytest.param(use(standard=(10, 0)), True, id="own credits full, the overflow free"),
+        pytest.param(use(standard=(12, 0)), True, id="half of the overflow free"),
+        pytest.param(use(standard=(13, 0)), False, id="too little of the overflow free"),
+        pytest.param(use(standard=(10, 0), batch=(13, 0)), False, id="others hold the overflow"),
+        pytest.param(use(standard=(10, 1000), batch=(1, 1051)), False, id="others hold its bytes"),
+        pytest.param(use(standard=(5, 0), batch=(14, 0)), True, id="own credits free, the overflow full"),
+    ],
+)
+def test_a_lane_goes_on_when_the_overflow_is_free(held: Use, goes_on: bool) -> None:
+    """Half of 4 jobs and 100 bytes that all lanes share, as they use it together."""
+    limits = Limits({lane: Limit(10, 1000) for lane in LANES}, Limit(4, 100))
+    assert may_resume(held, "standard", limits, 0.5) is goes_on
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),
     st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),

@@ -19,6 +19,7 @@ def device(name: str = "d", **fields: Any) -> DeviceView:
         "alive": True,
         "draining": False,
         "kinds": frozenset({"echo", "embed", "generate"}),
+        "models": frozenset({"llama", "bert", "m", "a", "b"}),
         "slots": 1,
         "window": {"": 2},
         "in_flight": {},

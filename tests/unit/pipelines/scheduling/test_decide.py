@@ -74,6 +74,10 @@ def places(chosen: list[Chosen]) -> list[tuple[int, str]]:
         pytest.param(
             [waiting(Group("echo", "", alone=True), 1, 2)], [device("a")], [(1, "a")], id="suspects one by one"
         ),
+        pytest.param(
+            [waiting(Group("echo", "", alone=True), 1), waiting(ECHO, 2)], [device("a")], [(1, "a")],
+            id="nor within one decision",
+        ),
     ],
 )  # fmt: skip
 def test_who_goes_where(groups: list[Waiting], devices: list[DeviceView], chosen: list[tuple[int, str]]) -> None:
@@ -96,7 +100,8 @@ def test_urgent_work_of_another_group_goes_first() -> None:
         ([], Why("alive", 1, 0)),
         ([device(alive=False)], Why("alive", 1, 0)),
         ([device("a", alive=False), device("b", kinds=frozenset({"echo"}))], Why("kind", 1, 0)),
-        ([device("a", kinds=frozenset()), device("b", budget_bytes=10)], Why("memory", 50, 10)),
+        ([device("a", kinds=frozenset()), device("b", models=frozenset())], Why("model", 1, 0)),
+        ([device("a", models=frozenset()), device("b", budget_bytes=10)], Why("memory", 50, 10)),
         ([device("a", budget_bytes=10), device("b", in_flight_alone=1, in_flight={"echo": 1})], Why("alone", 0, 1)),
         ([device("a", in_flight={"embed": 2}), device("b", budget_bytes=10)], Why("window", 3, 2)),
         ([device("a", draining=True), device("b", window={"": 7}, in_flight={"generate": 7})], Why("window", 8, 7)),

@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmos.pipelines.scheduling.decide import decide
@@ -20,7 +20,7 @@ NOW = 1000.0
 LIMIT = 2.0
 KINDS = ("echo", "embed", "generate")
 WEIGHTS = {"": 0, "m": 30, "n": 70}
-RULES = ("alive", "kind", "memory", "alone", "window")
+RULES = ("alive", "kind", "model", "memory", "alone", "window")
 
 GROUPS = st.sampled_from([Group(kind, model, alone) for kind in KINDS for model in WEIGHTS for alone in (False, True)])
 TASKS = st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 9), st.integers(0, 3), st.integers(0, 3)), max_size=5)
@@ -35,6 +35,7 @@ def devices(draw: st.DrawFn, name: str) -> DeviceView:
         alive=draw(st.booleans()) or draw(st.booleans()),
         draining=draw(st.booleans()) and draw(st.booleans()),
         kinds=frozenset(draw(st.sets(st.sampled_from(KINDS), min_size=1))),
+        models=frozenset(draw(st.sets(st.sampled_from("mn")))) | frozenset(draw(st.sets(st.sampled_from("mn")))),
         slots=draw(st.integers(0, 4)),
         window=draw(st.dictionaries(st.sampled_from(["", "echo"]), st.integers(0, 5))),
         in_flight=in_flight,
@@ -83,6 +84,7 @@ class Model:
         broken = {
             "alive": not device.alive or device.draining,
             "kind": group.kind not in device.kinds,
+            "model": bool(group.model) and group.model not in device.models,
             "memory": not fits,
             "alone": busy > 0 or self.suspects[name] > 0,
             "window": room <= 0,
@@ -96,6 +98,7 @@ class Model:
         self.resident[entry.device].add(entry.group.model)
 
 
+@settings(max_examples=60)
 @given(snapshots())
 def test_no_rule_is_ever_broken(snapshot: Snapshot) -> None:
     """Each choice, at its turn, obeys every filter: no window overflows, no suspect has company, nothing goes to the dead."""
@@ -105,6 +108,7 @@ def test_no_rule_is_ever_broken(snapshot: Snapshot) -> None:
         model.take(entry)
 
 
+@settings(max_examples=60)
 @given(snapshots())
 def test_a_chosen_task_was_waiting_and_is_chosen_once(snapshot: Snapshot) -> None:
     """What is chosen comes out of its own group, in the group's order, without gaps; what is not chosen is held."""
@@ -118,6 +122,7 @@ def test_a_chosen_task_was_waiting_and_is_chosen_once(snapshot: Snapshot) -> Non
     assert len(decision.chosen) <= sum(len(waiting.tasks) for waiting in snapshot.waiting)
 
 
+@settings(max_examples=60)
 @given(snapshots())
 def test_choices_are_made_in_order(snapshot: Snapshot) -> None:
     """Over all groups the choices are made in the order of their keys."""
@@ -126,6 +131,7 @@ def test_choices_are_made_in_order(snapshot: Snapshot) -> None:
     assert tasks == sorted(tasks)
 
 
+@settings(max_examples=60)
 @given(snapshots(groups=1))
 def test_a_group_is_held_by_the_refusal_of_the_nearest_device(snapshot: Snapshot) -> None:
     """When the group stops, every device refuses, and the reason told is the furthest any device got."""
@@ -140,6 +146,7 @@ def test_a_group_is_held_by_the_refusal_of_the_nearest_device(snapshot: Snapshot
         assert held.why.need > held.why.have or held.why.rule == "alone"
 
 
+@settings(max_examples=60)
 @given(snapshots())
 def test_utilisation_binds_only_while_another_device_may(snapshot: Snapshot) -> None:
     """A device above the limit is chosen only when every device that may is above it; and it holds up nobody."""
@@ -153,6 +160,7 @@ def test_utilisation_binds_only_while_another_device_may(snapshot: Snapshot) -> 
     assert all(held.why.rule != "utilisation" for held in decision.held)
 
 
+@settings(max_examples=60)
 @given(snapshots())
 def test_a_decision_is_pure(snapshot: Snapshot) -> None:
     """The same snapshot gives the same decision again, and comes out as it went in."""

@@ -12,6 +12,7 @@ from llmos.pipelines.scheduling.filters.alive import alive
 from llmos.pipelines.scheduling.filters.alone import alone
 from llmos.pipelines.scheduling.filters.kinds import kinds
 from llmos.pipelines.scheduling.filters.memory import memory
+from llmos.pipelines.scheduling.filters.models import models
 from llmos.pipelines.scheduling.filters.utilisation import utilisation
 from llmos.pipelines.scheduling.filters.window import window
 from llmos.pipelines.scheduling.snapshot import Group
@@ -39,6 +40,20 @@ def test_alive(fields: dict[str, Any], why: Why | None) -> None:
 def test_kinds(runs: set[str], why: Why | None) -> None:
     """Only a device that runs the kind takes it."""
     assert kinds(device(kinds=frozenset(runs)), waiting(ECHO, 1), RULES) == why
+
+
+@pytest.mark.parametrize(
+    ("group", "there", "why"),
+    [
+        (LLAMA, {"llama"}, None),
+        (LLAMA, {"bert"}, Why("model", 1, 0)),
+        (LLAMA, set(), Why("model", 1, 0)),
+        (ECHO, set(), None),
+    ],
+)
+def test_models(group: Group, there: set[str], why: Why | None) -> None:
+    """Only a device whose node has the files takes it; a kind without a model goes anywhere."""
+    assert models(device(models=frozenset(there)), waiting(group, 1), RULES) == why
 
 
 @pytest.mark.parametrize(
@@ -112,6 +127,6 @@ def test_utilisation(rho: float, why: Why | None) -> None:
 
 def test_the_first_refusal_is_the_cheapest_to_understand() -> None:
     """A dead device is asked nothing else: the filters run from the plainest reason to the finest."""
-    hopeless = device(alive=False, kinds=frozenset(), budget_bytes=0, in_flight_alone=1, window={})
+    hopeless = device(alive=False, kinds=frozenset(), models=frozenset(), budget_bytes=0, in_flight_alone=1, window={})
     whys = [criterion(hopeless, waiting(LLAMA, 1, weight=1), RULES) for criterion in FILTERS]
-    assert [why.rule for why in whys if why] == ["alive", "kind", "memory", "alone", "window"]
+    assert [why.rule for why in whys if why] == ["alive", "kind", "model", "memory", "alone", "window"]

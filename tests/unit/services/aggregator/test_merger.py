@@ -12,6 +12,7 @@ from llmos.infra.ledger.port import Hold
 from llmos.infra.log.port import Place, TopicSpec
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
+from llmos.infra.stages.reply_topics import MISSING_SECONDS
 from llmos.infra.stages.transactional import Ready
 from llmos.schemas.base import Message, encode
 from llmos.schemas.dead import DEAD
@@ -35,6 +36,8 @@ class Fed:
 
     def __init__(self, ctx: Context) -> None:
         self.ctx = ctx
+        assert isinstance(ctx.clock, HandClock)
+        self.clock = ctx.clock
         self.merger = Merger(ctx)
         self.answered = Answered(Marks())
         self._offset = 0
@@ -213,6 +216,12 @@ async def test_a_copy_goes_to_the_reply_topic(fed: Fed) -> None:
     assert USAGE.decode(ready.receipt.value).reply_failed == ""
 
 
+async def test_no_copy_goes_to_a_topic_of_the_system(fed: Fed) -> None:
+    """Whatever an earlier stage let pass: outside of the allowed prefixes nothing is written for a client."""
+    (ready,) = await fed.feed(outcome(head("one", reply_to="results")))
+    assert ready.copy is None
+
+
 async def test_a_missing_reply_topic_costs_only_the_copy(fed: Fed) -> None:
     """The answer is made without it, and the receipt says so."""
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.gone")))
@@ -234,10 +243,11 @@ async def test_a_reply_topic_that_refuses_costs_only_the_copy(fed: Fed) -> None:
 
 
 async def test_a_topic_made_later_is_found(fed: Fed) -> None:
-    """That a topic was missing is not remembered: its owner may make it at any time."""
+    """That a topic was missing is soon forgotten: its owner may make it at any time."""
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.new")))
     assert ready.copy is None
     await fed.ctx.log.ensure([TopicSpec("reply.new", 1, 3600.0, False, 1_000_000)])
+    fed.clock.at += MISSING_SECONDS
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.new"), s=6))
     assert ready.copy is not None
     assert ready.copy[0] == Place("reply.new", 0)

@@ -71,9 +71,9 @@ async def test_credits_come_from_the_ledger(ctx: Context) -> None:
 
 
 async def test_a_lane_goes_on_when_enough_is_free(ctx: Context) -> None:
-    """Half of the lane's credits must be free; lanes that are not paused do not matter."""
+    """Half of the lane's credits or of the overflow must be free; lanes that are not paused do not matter."""
     credits = Credits(ctx)
-    await credits.take(holds("a", "b"))
+    await credits.take(holds("a", "b", "c"))
     assert not await credits.may_resume({"standard"})
     assert not await credits.may_resume(set())
     assert await credits.may_resume({"standard", "batch"})

@@ -18,10 +18,11 @@ from llmos.schemas.ids import job_id
 from llmos.schemas.job import Origin
 from llmos.schemas.limits import PAYLOAD_BYTES, REQUEST_BYTES
 from llmos.schemas.requests import Request, signed_bytes
-from llmos.services.ingest.reading import Tenants, read_request
+from llmos.services.ingest.reading import Rules, Tenants, read_request
 from tests.kit.bench import NOW, SECRET, record, tenant
 
 SKEW = 300.0
+RULES = Rules(SKEW, ["reply."])
 THEM = {
     "demo": tenant("demo"),
     "strict": tenant("strict", mac="required"),
@@ -44,7 +45,7 @@ def packed(**fields: Any) -> bytes:
 
 def read(value: bytes | None, topic: str = "requests", **fields: Any) -> Admitted | Refusal:
     """What becomes of it; every outcome must survive the wire."""
-    message = read_request(record(value, topic, partition=3, offset=7, **fields), TENANTS, NOW, SKEW)
+    message = read_request(record(value, topic, partition=3, offset=7, **fields), TENANTS, NOW, RULES)
     assert ADMITTED.decode(encode(message)) == message
     return message
 
@@ -145,6 +146,7 @@ REFUSED: list[Any] = [
     pytest.param(packed(model="m" * 300), "invalid_request", "model", id="a model's name too long"),
     pytest.param(packed(model=None), "invalid_request", "model", id="no model's name"),
     pytest.param(packed(reply_to="bad topic!"), "invalid_request", "reply_to", id="a topic that cannot be"),
+    pytest.param(packed(reply_to="results"), "reply_topic_forbidden", "reply.", id="a topic of the system"),
     pytest.param(packed(idempotency_key=""), "invalid_request", "idempotency_key", id="an empty key"),
     pytest.param(packed(crc32c=-1), "invalid_request", "crc32c", id="a checksum that cannot be"),
     pytest.param(
@@ -164,6 +166,7 @@ def test_readable_but_wrong_is_answered(value: bytes, code: str, says: str) -> N
     assert message.head.request_id == "r1"
     assert message.head.origin == Origin("requests", 3, 7)
     assert message.head.job_id == job_id(message.head.tenant, "r1")
+    assert message.head.reply_to is None, "the refusal itself goes to no topic that is forbidden"
 
 
 def test_a_wrong_request_in_json_is_answered_too() -> None:
@@ -285,4 +288,4 @@ def test_a_tenant_without_a_secret_can_sign_nothing() -> None:
     request = Request(request_id="r1", tenant="bare", kind="echo", payload=b"x")
     value = encode(msgspec.structs.replace(request, mac=mac(b"", signed_bytes(request, "standard"))))
     with pytest.raises(Forged):
-        read_request(record(value), nobody, NOW, SKEW)
+        read_request(record(value), nobody, NOW, RULES)

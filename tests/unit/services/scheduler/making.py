@@ -87,7 +87,7 @@ class Office:
         held = [self.named(task) for task in known.in_flight.values()] if known else []
         self._beats += 1
         values: dict[str, Any] = {
-            "queued": held, "kinds": ["echo", "generate"], "slots": 1, "budget_bytes": 100, "pid": 11,
+            "queued": held, "kinds": ["echo", "generate"], "slots": 1, "budget_bytes": 100, "pid": 11, "models": [MODEL.identity],
         }  # fmt: skip
         message = Heartbeat(
             device=device,
@@ -111,9 +111,11 @@ class Office:
         """A worker says that the outcome is on `partials`."""
         self.desk.done(TasksDone(device=task.device, incarnation=task.incarnation, tasks=[self.named(task)]))
 
-    def die(self, device: str = "d", pid: int = 11) -> None:
+    def die(self, device: str = "d", pid: int = 11, signal: int = 9) -> None:
         """A node says that the worker died."""
-        self.desk.worker_died(WorkerDied(device=device, node="n", pid=pid, at=self.clock.at, reason="killed"))
+        self.desk.worker_died(
+            WorkerDied(device=device, node="n", pid=pid, at=self.clock.at, reason="killed", signal=signal)
+        )
 
     # what follows
 

@@ -177,11 +177,12 @@ async def test_only_the_death_of_the_present_worker_counts(office: Office, pid: 
     assert office.states() == ("retrying" if pid == 11 else "dispatched")
 
 
-async def test_a_draining_workers_end_is_no_death(office: Office) -> None:
-    """What it could not finish goes on elsewhere, and nobody suspects the task."""
+@pytest.mark.parametrize(("draining", "signal"), [(True, 9), (False, 0), (True, 0)])
+async def test_an_orderly_end_is_no_death(office: Office, draining: bool, signal: int) -> None:
+    """What a draining worker or one that ended by itself left goes on elsewhere, and nobody suspects the task."""
     task = dispatched(office)
-    office.beat(draining=True)
-    office.die()
+    office.beat(draining=draining)
+    office.die(signal=signal)
     assert (office.states(), task.deaths, await office.sent("epochs")) == ("retrying", 0, [])
 
 
@@ -196,14 +197,15 @@ async def test_a_new_incarnation_is_a_death_of_the_old(office: Office) -> None:
 
 
 async def test_a_silent_worker_is_lost(office: Office) -> None:
-    """After the time-out its tasks go elsewhere; while it is heard of they do not."""
+    """After the time-out its tasks go elsewhere, while it is heard of they do not; silence speaks against no task."""
     task = dispatched(office)
-    office.beat("e")
-    office.take_turn(4.9)
+    for _ in range(3):
+        office.beat("e")
+        office.take_turn(1.6)
     assert (office.states(), task.device) == ("dispatched", "d")
     office.beat("e")
     office.take_turn(0.6)
-    assert (task.device, task.deaths, office.desk.fleet.get("d")) == ("e", 1, None)
+    assert (task.device, task.deaths, office.desk.fleet.get("d")) == ("e", 0, None)
     assert [work.task.epoch for work in await office.sent("work.e")] == [attempt(2)]
 
 

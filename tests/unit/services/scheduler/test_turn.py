@@ -6,12 +6,14 @@ import pytest
 
 from llmos.infra.ledger.port import Hold
 from llmos.pipelines.scheduling.decision import Why
-from llmos.services.scheduler.turn import SILENCE_LOOK_SECONDS, holds_of
+from llmos.services.scheduler.reconciling import holds_of
+from llmos.services.scheduler.turn import SILENCE_LOOK_SECONDS, STANDSTILL_SECONDS
 from llmos.services.scheduler.views import jobs_view, live_counts, scheduler_report
 from tests.kit.bench import NOW, configured
 from tests.unit.services.scheduler.making import MODEL, Office, attempt
 
-LONG = {"heartbeat_timeout_seconds": 1e9, "dispatch_grace_seconds": 1e9}
+WHILE = 30.0
+LONG = {"heartbeat_timeout_seconds": 1e9, "dispatch_grace_seconds": 1e9, "never_fits_seconds": WHILE}
 
 
 @pytest.fixture
@@ -38,13 +40,16 @@ async def test_order_is_decided_late(office: Office) -> None:
 
 
 async def test_what_can_never_fit_is_refused(office: Office) -> None:
-    """Every device lives and none is large enough: all jobs of the group hear so, with the largest budget there is."""
+    """For a whole while no device was large enough: all jobs of the group hear so, with the largest budget there is."""
     model_job(office, 0)
     model_job(office, 1, parts=2)
     office.submit(2)
     office.beat("d", budget_bytes=20)
     office.beat("e", budget_bytes=40)
     office.take_turn()
+    office.take_turn(WHILE - 0.1)
+    assert await office.sent("partials") == [], "a larger device may be starting anew"
+    office.take_turn(0.2)
     verdicts = await office.sent("partials")
     assert [(v.s, v.verdict, v.error.code) for v in verdicts] == [(s, "refused", "never_fits") for s in (0, 1)]
     assert "Model 'model' needs 50 bytes and the largest device budget is 40" in verdicts[0].error.message
@@ -57,14 +62,18 @@ async def test_what_can_never_fit_is_refused(office: Office) -> None:
         ([], "alive"),
         ([{"device": "d", "budget_bytes": 20, "draining": True}], "alive"),
         ([{"device": "d", "budget_bytes": 20}, {"device": "e", "budget_bytes": 50, "slots": 0}], "window"),
+        ([{"device": "d", "budget_bytes": 20}, {"device": "e", "budget_bytes": 50, "draining": True}], "memory"),
+        ([{"device": "d", "models": ["other"]}], "model"),
     ],
 )
 async def test_what_only_waits_is_not_refused(office: Office, beats: list[dict[str, object]], rule: str) -> None:
-    """No device yet, one that drains, one that is large enough and full: the job is held."""
-    model_job(office, 0)
+    """No device yet, one that drains, one that is large enough and full or drains, no node with the files: it is held."""
+    model_job(office, 0, timeout=10 * WHILE)
     for beat in beats:
         office.beat(**beat)  # type: ignore[arg-type]
     office.take_turn()
+    office.take_turn(WHILE + 1)
+    office.take_turn(WHILE + 1)
     assert (office.states(), [held.why.rule for held in office.turn.held]) == ("waiting", [rule])
     assert await office.sent("partials") == []
 
@@ -91,8 +100,22 @@ async def test_a_silent_device_is_looked_for_now_and_then() -> None:
     office.beat()
     office.take_turn()
     assert office.take_turn(0.1) <= SILENCE_LOOK_SECONDS
-    office.take_turn(SILENCE_LOOK_SECONDS * 10)
+    for _ in range(4):
+        office.take_turn(STANDSTILL_SECONDS * 0.7)
     assert (office.desk.fleet.get("d"), office.states()) == (None, "retrying")
+
+
+async def test_a_scheduler_that_stood_still_hears_first() -> None:
+    """After a standstill of its own nobody counts as silent until there was time to hear them."""
+    office = Office(configured(scheduler={"heartbeat_timeout_seconds": 5.0}))
+    office.submit()
+    office.beat()
+    office.take_turn()
+    office.take_turn(60.0)
+    assert office.states() == "dispatched"
+    for _ in range(4):
+        office.take_turn(STANDSTILL_SECONDS * 0.7)
+    assert office.states() == "retrying"
 
 
 @pytest.mark.parametrize(("timeout", "due"), [(100.0, SILENCE_LOOK_SECONDS), (0.25, 0.25)])

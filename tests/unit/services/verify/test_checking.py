@@ -69,6 +69,7 @@ PROMPT = {"prompt": "a b c", "max_tokens": 5}
     [
         pytest.param(admitted(ECHO, crc32c=1), {}, "payload_damaged", "00000001", id="a payload that was damaged"),
         pytest.param(admitted(ECHO, sealed=True), {}, "invalid_request", "sealed", id="a client's envelope"),
+        pytest.param(admitted(ECHO, reply_key=b"k"), {}, "invalid_request", "reply_key", id="answers to be sealed"),
         pytest.param(admitted(ECHO), {"plaintext": "forbid"}, "plaintext_forbidden", "'demo'", id="a clear payload"),
         pytest.param(
             admitted(ECHO, reply_to="results"), {}, "reply_topic_forbidden", "reply., mine.", id="a topic of ours"
@@ -103,11 +104,12 @@ def test_every_refusal(message: Admitted, policy: dict[str, Any], code: str, say
 
 
 def test_the_plainest_reason_comes_first() -> None:
-    """A damaged payload is told before anything that was read out of it could be."""
-    message = admitted({"text": 1}, kind="dance", crc32c=1, sealed=True, reply_to="results")
-    with pytest.raises(LlmosError) as refused:
-        checked(message, plaintext="forbid")
-    assert refused.value.code == "payload_damaged"
+    """A topic that may not be written to, since refusals go there too; then damage, before anything is read."""
+    for reply_to, code in (("results", "reply_topic_forbidden"), (None, "payload_damaged")):
+        message = admitted({"text": 1}, kind="dance", crc32c=1, sealed=True, reply_to=reply_to)
+        with pytest.raises(LlmosError) as refused:
+            checked(message, plaintext="forbid")
+        assert refused.value.code == code
 
 
 def test_a_checked_echo() -> None:

@@ -152,4 +152,4 @@ async def test_large_payloads_are_checked_beside_the_loop(
     settled = await settle(handler, echo(0, "x" * 2 * THREAD_BYTES), echo(1, "x"), echo(2, "x" * THREAD_BYTES))
     assert [size > THREAD_BYTES for size in in_thread] == [True, True]
     assert all(isinstance(message_of(settlement), Job) for settlement in settled)
-    assert await handler.may_resume()
+    assert await handler.may_resume([PLACE])

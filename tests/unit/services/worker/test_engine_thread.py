@@ -87,7 +87,7 @@ class Running:
 
     def run(self, *places: int) -> None:
         for s in places:
-            self.engine.run(Assignment((0, s, 0), "toy", "", None))
+            self.engine.run(Assignment((0, s, 0, 1), "toy", "", None))
 
     async def ended(self, count: int) -> list[int]:
         """The next so many tasks that end, by s."""
@@ -112,7 +112,7 @@ async def running() -> AsyncIterator[Running]:
             for _ in range(100):
                 found.toy.allowed.release()
             await found.engine.close(PATIENCE_SECONDS)
-            assert not [thread for thread in threading.enumerate() if thread is found.engine._thread and thread.is_alive() and not _ends(thread)]  # fmt: skip
+            assert await asyncio.to_thread(_ends, found.engine._thread)
 
 
 def _ends(thread: threading.Thread) -> bool:
@@ -136,11 +136,11 @@ async def test_a_task_leaves_between_steps() -> None:
     async with running() as found:
         found.run(1, 2, 3)
         await asyncio.to_thread(found.toy.stepping.wait, PATIENCE_SECONDS)
-        found.engine.stop((0, 2, 0))
-        found.engine.stop((0, 99, 0))
+        found.engine.stop((0, 2, 0, 1))
+        found.engine.stop((0, 99, 0, 1))
         found.toy.allowed.release(3)
         assert await found.ended(2) == [1, 3]
-        assert found.toy.stopped == [(0, 2, 0), (0, 99, 0)]
+        assert found.toy.stopped == [(0, 2, 0, 1), (0, 99, 0, 1)]
 
 
 async def test_a_task_joins_a_thread_that_was_idle() -> None:

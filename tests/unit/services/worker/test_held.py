@@ -48,9 +48,11 @@ async def test_emptied_waits_for_the_last_task() -> None:
     for s in (0, 1):
         tasks.take(held_task(s))
     waiting = asyncio.create_task(tasks.emptied())
-    tasks.drop((0, 0, 0))
+    tasks.drop((0, 0, 0, 1))
     await asyncio.sleep(0)
     assert not waiting.done()
-    assert tasks.drop((0, 7, 0)) is None
-    tasks.drop((0, 1, 0))
+    assert tasks.drop((0, 7, 0, 1)) is None
+    assert tasks.drop((0, 1, 0, 2)) is None, "another attempt"
+    assert not waiting.done()
+    tasks.drop((0, 1, 0, 1))
     await waiting

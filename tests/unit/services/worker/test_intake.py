@@ -13,8 +13,8 @@ from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.log.port import Out, Place
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.beside import run_beside
-from llmos.pipelines.kinds.parts import seal_job
 from llmos.pipelines.kinds.base import PartPlan
+from llmos.pipelines.kinds.parts import seal_job
 from llmos.schemas.base import Message, encode
 from llmos.schemas.control import CancelTask, Drain
 from llmos.schemas.dead import DEAD
@@ -103,7 +103,7 @@ def test_work_is_opened_and_run() -> None:
     async def main(bench: Bench) -> None:
         desk = Desk(bench)
         await desk.take(work(0, text="a"), work(1, text=["b", "c"]))
-        assert desk.runs == [((0, 0, 0), ["a"]), ((0, 1, 0), ["b", "c"])]
+        assert desk.runs == [((0, 0, 0, 1), ["a"]), ((0, 1, 0, 1), ["b", "c"])]
         assert [task.work.task.s for task in desk.held] == [0, 1]
         assert desk.engine.told[0].kind == "echo"  # type: ignore[union-attr]
 
@@ -119,7 +119,9 @@ def test_work_is_opened_and_run() -> None:
         pytest.param([work(0, epoch=5), work(0, epoch=4)], [0], id="an earlier attempt"),
         pytest.param([work(0, epoch=epoch_of(7, 1)), work(1, epoch=epoch_of(6, 9))], [0], id="of a lower term"),
         pytest.param([work(0, epoch=epoch_of(7, 1)), work(1, epoch=epoch_of(8, 1))], [0, 1], id="of a higher term"),
-        pytest.param([work(0, epoch=epoch_of(9, 1), incarnation=2), work(1, epoch=1)], [1], id="a term for another life"),
+        pytest.param(
+            [work(0, epoch=epoch_of(9, 1), incarnation=2), work(1, epoch=1)], [1], id="a term for another life"
+        ),
     ],
 )
 def test_what_is_not_ours_is_left(others: list[Work], runs: list[int]) -> None:
@@ -140,7 +142,7 @@ def test_a_higher_epoch_replaces_the_attempt() -> None:
     async def main(bench: Bench) -> None:
         desk = Desk(bench)
         await desk.take(work(0, epoch=4, text="old"), work(0, epoch=5, text="new"))
-        assert desk.runs == [((0, 0, 0), ["old"]), ((0, 0, 0), None), ((0, 0, 0), ["new"])]
+        assert desk.runs == [((0, 0, 0, 4), ["old"]), ((0, 0, 0, 4), None), ((0, 0, 0, 5), ["new"])]
         assert [task.work.task.epoch for task in desk.held] == [5]
 
     on_bench(main)
@@ -158,7 +160,7 @@ def test_an_envelope_that_was_damaged_is_sent_again() -> None:
         assert isinstance(failed, TaskFailed)
         assert (failed.task, failed.error.code, failed.incarnation) == (damaged.task, "corrupt", INCARNATION)
         assert [name[1] for name, _ in desk.runs] == [1]
-        assert desk.held.get((0, 0, 0)) is None
+        assert desk.held.at((0, 0, 0)) is None
 
     on_bench(main)
 
@@ -247,7 +249,7 @@ def test_what_the_scheduler_ended_is_stopped() -> None:
             desk.intake.control(record(value, "control"))
         await desk.put(work(0, part=2), work(2))
         await running
-        assert desk.runs[3:] == [((0, 0, 0), None), ((0, 0, 1), None), ((0, 2, 0), ["hello"])]
+        assert desk.runs[3:] == [((0, 0, 0, 1), None), ((0, 0, 1, 1), None), ((0, 2, 0, 1), ["hello"])]
         assert [task.work.task.s for task in desk.held] == [1, 2]
 
     on_bench(main)

@@ -23,7 +23,7 @@ from llmos.services.worker.settling import Settled, Settler
 from tests.kit.bench import NOW
 from tests.unit.services.worker.making import INCARNATION, held_task
 
-NAME = (0, 0, 0)
+NAME = (0, 0, 0, 1)
 
 
 class Settling:
@@ -102,7 +102,7 @@ async def test_clients_hear_what_they_asked_for(events: str, hears: list[tuple[s
 async def test_a_state_says_where_and_how_far() -> None:
     """Loading tells bytes; every state names the attempt, the device and the place on `sealed`."""
     task = held_task(s=4, epoch=77, events="states")
-    settled = Settling(task).settle(Loading((task.name, (0, 9, 0)), "m", 10, 100), at=NOW + 1)
+    settled = Settling(task).settle(Loading((task.name, (0, 9, 0, 1)), "m", 10, 100), at=NOW + 1)
     ((head, partition, state),) = settled.stream
     assert isinstance(state, State)
     assert (head, partition, state.s, state.epoch) == (task.work.head, 0, 4, 77)
@@ -113,9 +113,9 @@ async def test_a_state_says_where_and_how_far() -> None:
 async def test_tokens_are_gap_free_per_item() -> None:
     """Each output has a sequence of its own from 0, and events say where their first token stands."""
     task = held_task(text=["a", "b"], events="tokens", epoch=5)
-    settling = Settling(task)
-    first = settling.settle(produced("a", 0), produced("x", 1), produced("b", 0, first=1))
-    then = settling.settle(produced("y", 1, first=1, finish="length"))
+    settling, name = Settling(task), task.name
+    first = settling.settle(produced("a", 0, name=name), produced("x", 1, name=name), produced("b", 0, 1, name=name))
+    then = settling.settle(produced("y", 1, 1, "length", name))
     events = [message for settled in (first, then) for _, _, message in settled.stream if isinstance(message, Tokens)]
     assert [(e.output_index, e.sequence, e.first_token, e.text, e.finish) for e in events] == [
         (0, 0, 0, "a", ""),
@@ -130,8 +130,11 @@ async def test_a_new_attempt_counts_from_the_start() -> None:
     """Sequences belong to the attempt: a task that came again begins at 0."""
     settling = Settling(held_task(events="tokens"))
     settling.settle(produced("a"), produced("b", first=1))
-    settling.held.take(held_task(events="tokens", epoch=2))
-    assert heard(settling.settle(produced("a"))) == [("a", 0)]
+    again = held_task(events="tokens", epoch=2)
+    settling.held.take(again)
+    assert heard(settling.settle(produced("c", first=2), produced("a", name=again.name))) == [("a", 0)], (
+        "what the older attempt still says is not taken for the newer one's word"
+    )
 
 
 async def test_events_of_tasks_that_left_are_nothing() -> None:
@@ -148,8 +151,10 @@ async def test_events_of_tasks_that_left_are_nothing() -> None:
 async def test_a_broken_attempt_is_no_outcome() -> None:
     """The scheduler hears of it and tries again; nothing goes to the aggregator, and the task has left."""
     task = held_task(epoch=5)
-    settling = Settling(task)
-    settled = settling.settle(Began(NAME), ItemEnded(NAME, 0, b"o", None, 0, 0), TaskBroke(NAME, EngineFailed(problem="no")))
+    settling, name = Settling(task), task.name
+    settled = settling.settle(
+        Began(name), ItemEnded(name, 0, b"o", None, 0, 0), TaskBroke(name, EngineFailed(problem="no"))
+    )
     (failed,) = settled.failed
     assert (failed.task, failed.incarnation, failed.device) == (task.work.task, INCARNATION, "node-0.cpu0")
     assert (failed.error.code, failed.error.retryable) == ("engine_failed", True)
