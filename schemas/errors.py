@@ -254,6 +254,19 @@ class PositionLost(OperatorError):
     code = "position_lost"
 
 
+class TopicMissing(OperatorError):
+    """The log has no topic {topic}; `llmos topics --make` makes all topics, `llmos up` does so by itself."""
+
+    code = "topic_missing"
+
+
+class KeyringMismatch(OperatorError):
+    """The keyring {path} is not the one that this system was made with ({problem}); put that one back: jobs that were
+    sealed with it, and the tenants' secrets, open with no other."""
+
+    code = "keyring_mismatch"
+
+
 class AlreadyRunning(OperatorError):
     """Another llmos (process {pid}) uses the state directory {directory}; stop it with `llmos down`."""
 

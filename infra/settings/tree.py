@@ -225,6 +225,10 @@ class Settings(BaseSettings):
         None,
         description="the workers' pool key and the system key; none: keyring.json in the state directory",
     )
+    demo_tenants: bool = Field(
+        True,
+        description="whether a first start makes the tenants demo, acme and globex, who need no secret; no, where others than you can write to the log",
+    )
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     instance: Instance = Instance()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from llmos.infra.log.port import Commit, Log, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Instance
-from llmos.schemas.errors import CommitMissing, LayoutMismatch
+from llmos.schemas.errors import CommitMissing, LayoutMismatch, TopicMissing
 
 RECOMMIT_SECONDS = 3600.0
 """Idle partitions are committed again this often: committed offsets expire, although the consumer lives."""
@@ -46,10 +46,13 @@ async def partitions_of(ctx: Context, topic: str) -> int:
     """How many partitions a topic of the table has.
 
     Raises:
-        LayoutMismatch: it does not exist, or has another number than the settings say.
+        TopicMissing: it does not exist.
+        LayoutMismatch: it has another number than the settings say.
     """
     found = await ctx.log.partitions(topic)
     wanted = ctx.settings.kafka.partitions
+    if found is None:
+        raise TopicMissing(topic=topic)
     if found != wanted:
-        raise LayoutMismatch(what=f"topic {topic}", found=f"{found or 0} partitions", wanted=wanted)
+        raise LayoutMismatch(what=f"topic {topic}", found=f"{found} partitions", wanted=wanted)
     return found

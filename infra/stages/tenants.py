@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from llmos.infra.crypto.keyring import Keyring
@@ -9,6 +10,7 @@ from llmos.infra.crypto.secrets import unwrap_secret
 from llmos.infra.stages.follower import Table
 from llmos.schemas import topics
 from llmos.schemas.catalog import TENANTS, Tenant
+from llmos.schemas.errors import EnvelopeRejected, KeyringMismatch
 
 
 class TenantTable:
@@ -29,6 +31,22 @@ class TenantTable:
         if secret is None:
             secret = self._secrets[tenant.name] = unwrap_secret(self._keyring, tenant)
         return secret
+
+    def check(self, path: Path) -> None:
+        """Compares the keyring with the system's, by the tenants' secrets.
+
+        Raises:
+            KeyringMismatch: it opens none of them.
+        """
+        with_secret = [tenant for tenant in self.table.rows.values() if tenant.wrapped_secret]
+        for tenant in with_secret:
+            try:
+                self.secret(tenant)
+            except EnvelopeRejected:
+                continue
+            return
+        if with_secret:
+            raise KeyringMismatch(path=path, problem=f"it opens none of the {len(with_secret)} tenants' secrets")
 
     def _changed(self, name: str, row: Any | None) -> None:
         self._secrets.pop(name, None)

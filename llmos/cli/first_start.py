@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
+
 import structlog
 
 from llmos.infra.crypto.keyring import Keyring
@@ -10,9 +13,11 @@ from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.log.port import Log, Out, Place
 from llmos.infra.log.topics import ensure_topics
 from llmos.infra.settings import Settings
+from llmos.infra.stages.follower import Table
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.catalog import Tenant
+from llmos.schemas.catalog import TENANTS, Tenant
+from llmos.schemas.errors import KeyringMismatch
 
 log = structlog.get_logger()
 
@@ -26,18 +31,27 @@ async def first_start(settings: Settings) -> None:
     Raises:
         Unreachable: the broker.
         LayoutMismatch: the topics were made with another N.
+        KeyringMismatch: the system has a keyring, and its file is not there.
     """
-    keyring = Keyring.create(settings.keyring)
     log_ = await KafkaLog.connect(settings.kafka, client="first-start")
     try:
         await ensure_topics(log_, settings)
-        await _ensure_tenants(log_, keyring)
+        tenants = await _known_tenants(log_)
+        keyring = await asyncio.to_thread(_keyring, settings, tenants)
+        if settings.demo_tenants:
+            await _ensure_tenants(log_, keyring, set(tenants))
     finally:
         await log_.close()
 
 
-async def _ensure_tenants(log_: Log, keyring: Keyring) -> None:
-    known = await _known_tenants(log_)
+def _keyring(settings: Settings, tenants: Mapping[str, Tenant]) -> Keyring:
+    """The system's keyring; a new one only for a new system."""
+    if not settings.keyring.exists() and any(tenant.wrapped_secret for tenant in tenants.values()):
+        raise KeyringMismatch(path=settings.keyring.absolute(), problem="there is no such file")
+    return Keyring.create(settings.keyring)
+
+
+async def _ensure_tenants(log_: Log, keyring: Keyring, known: set[str]) -> None:
     missing = [name for name in DEMO_TENANTS if name not in known]
     records = []
     for name in missing:
@@ -49,17 +63,16 @@ async def _ensure_tenants(log_: Log, keyring: Keyring) -> None:
         log.info("tenants_made", names=missing)
 
 
-async def _known_tenants(log_: Log) -> set[str]:
-    place = Place(topics.TENANTS, 0)
-    end = (await log_.ends([place]))[place]
+async def _known_tenants(log_: Log) -> dict[str, Tenant]:
+    table = Table(topics.TENANTS, TENANTS)
+    end = (await log_.ends([table.place]))[table.place]
     reader = log_.reader()
-    known: set[str] = set()
     try:
-        reader.assign(await log_.begins([place]))
-        while reader.position(place) < end:
-            for record in (await reader.read(timeout=0.2)).get(place, []):
-                name = (record.key or b"").decode()
-                (known.add if record.value is not None else known.discard)(name)
+        reader.assign(await log_.begins([table.place]))
+        while reader.position(table.place) < end:
+            for records in (await reader.read(timeout=0.2)).values():
+                for record in records:
+                    table.take(record)
     finally:
         await reader.close()
-    return known
+    return dict(table.rows)

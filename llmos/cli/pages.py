@@ -107,7 +107,7 @@ def _default(value: object) -> str:
         return "none" if value is None else "empty"
     if isinstance(value, float):
         return f"`{value:g}`"
-    return f"`{json.dumps(value) if isinstance(value, list) else value}`"
+    return f"`{json.dumps(value) if isinstance(value, list | bool) else value}`"
 
 
 def error_codes() -> str:

@@ -14,7 +14,9 @@ from llmos.cli import tables
 from llmos.cli.checks import all_checks
 from llmos.cli.jobs import Json
 from llmos.cli.origins import rows
-from llmos.cli.session import session_of, settings_file
+from llmos.cli.attach import attach_settings
+from llmos.cli.first_start import first_start
+from llmos.cli.session import run, session_of, settings_file
 from llmos.infra.crypto.keyring import Keyring
 from llmos.schemas.topics import TABLE
 
@@ -74,9 +76,17 @@ def keys_command(context: typer.Context) -> None:
     )
 
 
-def topics_command(context: typer.Context, json: Json = False) -> None:
+def topics_command(
+    context: typer.Context,
+    json: Json = False,
+    make: Annotated[
+        bool, typer.Option("--make", help="Make what a first start makes: topics, keyring, tenants.")
+    ] = False,
+) -> None:
     """Show the topics: key, partitions, how long records are kept, who writes and reads."""
     session = session_of(context)
+    if make:
+        run(first_start(attach_settings(session.settings())))
     if json:
         for topic in TABLE:
             session.line(msgspec.to_builtins(topic))

@@ -32,6 +32,8 @@ class Kind(Protocol):
 
     name: str
     needs_model: bool
+    items_per_part: int
+    """Items of a list that run as one task, where no setting says otherwise."""
 
     def read(self, body: bytes, content_type: str) -> Any:
         """The input in `body`. Raises `InvalidRequest`."""

@@ -15,6 +15,7 @@ class Echo:
 
     name = "echo"
     needs_model = False
+    items_per_part = 64
 
     def read(self, body: bytes, content_type: str) -> EchoInput:
         """The input in `body`. Raises `InvalidRequest`."""

@@ -20,6 +20,7 @@ class Embed:
 
     name = "embed"
     needs_model = True
+    items_per_part = 32
 
     def read(self, body: bytes, content_type: str) -> EmbedInput:
         """The input in `body`. Raises `InvalidRequest`."""

@@ -18,6 +18,7 @@ class Generate:
 
     name = "generate"
     needs_model = True
+    items_per_part = 1
 
     def read(self, body: bytes, content_type: str) -> GenerateInput:
         """The input in `body`. Raises `InvalidRequest`."""

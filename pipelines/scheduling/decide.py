@@ -15,9 +15,6 @@ from llmos.pipelines.scheduling.order import Key
 from llmos.pipelines.scheduling.rankings import completion_seconds, next_in_turn, service_seconds
 from llmos.pipelines.scheduling.snapshot import DeviceView, Group, Rules, Snapshot, Waiting
 
-ASK_AGAIN_SECONDS = 0.5
-"""When tasks are held by a rule that time alone may lift (ρ falls as its measurement ages)."""
-
 _NEAREST = ("alive", "kind", "model", "memory", "alone", "window", "utilisation")
 """The further down, the nearer was the device to taking the task."""
 
@@ -50,14 +47,14 @@ def decide(snapshot: Snapshot, now: float) -> Decision:
             continue
         turn = pick.turn
         service = service_seconds(pick.device, waiting.group, snapshot.rules)
-        chosen.append(Chosen(task, waiting.group, pick.device.device, pick.seconds, service))
+        chosen.append(Chosen(task, waiting.group, pick.device.device, now + pick.seconds, service))
         devices[pick.device.device] = _with_one_more(pick.device, waiting.group, service)
         if index + 1 < len(waiting.tasks):
             heapq.heapreplace(heads, (waiting.tasks[index + 1], place, index + 1))
         else:
             heapq.heappop(heads)
-    ask = any(entry.why.rule == "utilisation" for entry in held)
-    return Decision(chosen, held, now + ASK_AGAIN_SECONDS if ask else None, turn)
+    # Nothing of what is held becomes possible by time alone: heartbeats, outcomes and submissions ask again.
+    return Decision(chosen, held, None, turn)
 
 
 def _pick(devices: dict[str, DeviceView], names: list[str], waiting: Waiting, rules: Rules, turn: int) -> _Pick | Why:

@@ -14,8 +14,8 @@ class Chosen(NamedTuple):
     task: Key
     group: Group
     device: str
-    predicted_seconds: float
-    """When it should be done, from now."""
+    done_at: float
+    """When it should be done."""
     service_seconds: float
     """What it should take of the device."""
 

@@ -24,6 +24,7 @@ async def run(ctx: Context) -> None:
     tenants = TenantTable(ctx.keyring)
     follower = Follower(ctx, [tenants.table])
     followed = await follower.load()
+    tenants.check(ctx.settings.keyring)
     credits = Credits(ctx)
     handler = IngestHandler(ctx, Tenants(tenants.named, tenants.secret), credits, partitions)
     places = [

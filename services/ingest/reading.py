@@ -79,6 +79,10 @@ def read_request(record: Record, tenants: Tenants, now: float, rules: Rules) -> 
     try:
         request: Request = REQUESTS.decode(record.value, content_type, REQUEST_BYTES)
     except Malformed as problem:
+        if content_type == MSGPACK and (record.value or b"").lstrip()[:1] == b"{":
+            raise Malformed(
+                problem="it looks like JSON; say so with the header content-type: application/json"
+            ) from None
         return _refuse_invalid(record, content_type, problem, tenants, now)
     tenant = _authenticate(request, record, tenants)
     head = _head(request, tenant, record, now, rules.clock_skew_seconds)

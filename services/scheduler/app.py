@@ -54,6 +54,7 @@ async def run(ctx: Context) -> None:
     live_from = await ctx.log.ends([_TELEMETRY])
     epochs_from = await _read_epochs(ctx, desk)
     tables = await Follower(ctx, [tenants.table, catalog]).load()
+    tenants.check(ctx.settings.keyring)
     turn = Turn(desk, catalog.rows)
     replies = Replies(ctx, desk, turn, catalog)
     handler = SchedulerHandler(ctx, desk, turn, tenants, catalog, replies)

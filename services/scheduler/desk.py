@@ -53,6 +53,8 @@ class Desk:
         self.deaths = DeathLedger()
         self.untold: list[LiveJob] = []
         """Jobs that have not been told yet what they wait for."""
+        self.answered_holds: list[str] = []
+        """Credits of jobs whose receipts were seen since somebody last looked."""
         self.answered: Callable[[int, int], bool] = lambda partition, s: False
         """Whether (partition, s) has its receipt; set once the state is restored."""
         self._adopt_until = now + settings.adopt_seconds
@@ -97,6 +99,7 @@ class Desk:
         if self._close(job):
             self.effects.cancel_tasks(receipt.partition, receipt.s)
         self.deaths.ended(job)
+        self.answered_holds.append(job.head.hold)
         self.jobs.remove(receipt.partition, receipt.s)
 
     def cancel(self, message: Cancel, appended_at: float) -> None:
@@ -230,7 +233,7 @@ class Desk:
         task.epoch, task.device, task.incarnation = named.epoch, device.name, device.incarnation
         task.dispatched_at = now
         task.become("dispatched")
-        device.took(task, now)
+        device.has(task)
         log.info("task_adopted", job=task.job.head.job_id.hex(), device=device.name, epoch=named.epoch)
 
     def _miss(self, device: Device, message: Heartbeat, now: float) -> None:

@@ -65,12 +65,16 @@ class Device:
 
     def took(self, task: LiveTask, now: float) -> None:
         """The task is on its way to this device."""
+        self.has(task)
+        self._arrivals.arrived(1, now)
+        self._of((task.group.model, task.group.kind), now)[0].arrived(1, now)
+
+    def has(self, task: LiveTask) -> None:
+        """The task is in flight here, also one that was found here after a start: no arrival."""
         self.in_flight[task.name] = task
         self._kinds[task.group.kind] = self._kinds.get(task.group.kind, 0) + 1
         self._alone += task.group.alone
         self._expected += task.expected_seconds
-        self._arrivals.arrived(1, now)
-        self._of((task.group.model, task.group.kind), now)[0].arrived(1, now)
 
     def gave_back(self, task: LiveTask) -> None:
         """The task is no longer in flight here."""

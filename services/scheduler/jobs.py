@@ -34,6 +34,8 @@ class LiveTask:
     incarnation: int = -1
     dispatched_at: float = 0.0
     expected_seconds: float = 0.0
+    done_at: float = 0.0
+    """When it should be done, as predicted."""
     deaths: int = 0
 
     @property

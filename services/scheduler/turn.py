@@ -66,7 +66,7 @@ class Turn:
         task.epoch = epoch_of(desk.term, task.attempts)
         task.device, task.incarnation = device.name, device.incarnation
         task.dispatched_at = now
-        task.expected_seconds = chosen.service_seconds
+        task.expected_seconds, task.done_at = chosen.service_seconds, chosen.done_at
         task.become("dispatched")
         device.took(task, now)
         desk.effects.work(task, now)

@@ -93,6 +93,7 @@ def _job_view(job: LiveJob, reasons: Mapping[Any, Any], with_parts: bool) -> dic
                 "device": task.device,
                 "epoch": task.epoch,
                 "attempts": task.attempts,
+                "predicted_done_at": task.done_at,
                 "rule": why.rule if why else "",
                 "need": why.need if why else 0.0,
                 "have": why.have if why else 0.0,

@@ -35,6 +35,7 @@ async def run_with(ctx: Context, models: ModelDirectory) -> None:
     tenants = TenantTable(ctx.keyring)
     follower = Follower(ctx, [tenants.table, models.table])
     followed = await follower.load()
+    tenants.check(ctx.settings.keyring)
     places = [Place(topics.ADMITTED, p) for p in owned(ctx.settings.instance, partitions)]
     stage = OneInOneOut(ctx, "verify", places, VerifyHandler(ctx, tenants, models), COMMIT_SECONDS)
     await run_beside(stage.run(), follower.follow(followed), watch_backlog(ctx, stage.reached))

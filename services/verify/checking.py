@@ -10,7 +10,7 @@ import msgspec
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.macs import mac
 from llmos.infra.settings.tree import Verify
-from llmos.pipelines.kinds import PartPlan, kind_named
+from llmos.pipelines.kinds import Kind, PartPlan, kind_named
 from llmos.schemas.admitted import Admitted
 from llmos.schemas.catalog import Model, Tenant
 from llmos.schemas.errors import (
@@ -78,7 +78,7 @@ def check(message: Admitted, tenant: Tenant, secret: bytes, models: Directory, s
         exact = counted.exact
         return counted.tokens
 
-    parts = kind.plan(request, count, _items_per_part(head.kind, settings))
+    parts = kind.plan(request, count, _items_per_part(kind, settings))
     longest = max(part.longest_item_tokens for part in parts)
     if model is not None and exact and longest > model.context_tokens:
         raise TooLong(tokens=longest, model=model.name, limit=model.context_tokens)
@@ -118,6 +118,10 @@ def _check_payload(message: Admitted, tenant: Tenant) -> None:
 
 
 def _resolve(models: Directory, head: Head) -> Model:
+    if not head.model_name:
+        raise InvalidRequest(
+            where="model", problem=f"{head.kind} needs a model; `llmos models list` shows what there is"
+        )
     model = models.find(head.model_name)
     if model is None:
         raise UnknownModel(model=head.model_name)
@@ -143,5 +147,6 @@ def _content(request: msgspec.Struct) -> dict[str, Any]:
     return content
 
 
-def _items_per_part(kind: str, settings: Verify) -> int:
-    return {"embed": settings.embed_items_per_part, "echo": settings.echo_items_per_part}.get(kind, 1)
+def _items_per_part(kind: Kind, settings: Verify) -> int:
+    by_setting = {"embed": settings.embed_items_per_part, "echo": settings.echo_items_per_part}
+    return by_setting.get(kind.name, kind.items_per_part)

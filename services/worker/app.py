@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.follower import Follower
+from llmos.infra.stages.tenants import TenantTable
 from llmos.pipelines.engine.device import open_device
 from llmos.pipelines.models.store import ModelStore, shipped_models
 from llmos.services.worker.catalog import publish_models
@@ -19,6 +21,9 @@ from llmos.services.worker.runners.registry import KINDS, make_residents, make_r
 async def run(ctx: Context) -> None:
     """Runs until `ctx.stop` is set. Raises what ends the process."""
     settings = ctx.settings.worker
+    tenants = TenantTable(ctx.keyring)
+    await Follower(ctx, [tenants.table]).load()
+    tenants.check(ctx.settings.keyring)
     device = open_device(settings.device)
     store = ModelStore([*shipped_models(), *ctx.settings.node.models_directories])
     models = await publish_models(ctx, store)

@@ -65,6 +65,8 @@ CODES = {
     "layout_mismatch": ("LayoutMismatch", False),
     "commit_missing": ("CommitMissing", False),
     "position_lost": ("PositionLost", False),
+    "topic_missing": ("TopicMissing", False),
+    "keyring_mismatch": ("KeyringMismatch", False),
     "already_running": ("AlreadyRunning", False),
     "child_failed": ("ChildFailed", False),
     "checksum_mismatch": ("ChecksumMismatch", False),

@@ -125,7 +125,7 @@ def test_a_choice_tells_when_it_should_be_done() -> None:
     """Each choice sees those before it on its device: predictions grow, the service of each stays its own."""
     measured = device("a", slots=2, window={"": 3}, mean_service_seconds={("", "echo"): 2.0}, expected_seconds=1.0)
     chosen = decide(snapshot([waiting(ECHO, 1, 2, 3)], [measured]), NOW).chosen
-    assert [entry.predicted_seconds for entry in chosen] == [2.5, 3.5, 4.5]
+    assert [entry.done_at - NOW for entry in chosen] == pytest.approx([2.5, 3.5, 4.5])
     assert [entry.service_seconds for entry in chosen] == [2.0, 2.0, 2.0]
 
 

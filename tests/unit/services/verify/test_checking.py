@@ -78,7 +78,7 @@ PROMPT = {"prompt": "a b c", "max_tokens": 5}
         pytest.param(admitted({"text": 1}), {}, "invalid_request", "input.text", id="an input that is wrong"),
         pytest.param(admitted(ECHO, encoding=MSGPACK, payload=b"{}"), {}, "invalid_request", "input", id="rubbish"),
         pytest.param(admitted(PROMPT, "generate", "gpt"), {}, "unknown_model", "'gpt'", id="an unknown model"),
-        pytest.param(admitted(PROMPT, "generate"), {}, "unknown_model", "''", id="no model named"),
+        pytest.param(admitted(PROMPT, "generate"), {}, "invalid_request", "needs a model", id="no model named"),
         pytest.param(admitted(PROMPT, "generate", "encoder"), {}, "wrong_model", "bert", id="a model that cannot"),
         pytest.param(admitted({"text": "a"}, "embed", "decoder"), {}, "wrong_model", "llama", id="the other way"),
         pytest.param(admitted(PROMPT, "generate", "broken"), {}, "model_unavailable", "a hole", id="a damaged model"),
