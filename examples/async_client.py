@@ -1,4 +1,4 @@
-"""The asynchronous client: a stream, a list, many jobs at once, a repeated key, a refusal.
+"""The asynchronous client: a stream, a list, many jobs at once, a repeated key, a refusal, a request that nobody may send.
 
 python examples/async_client.py HOST:PORT
 """
@@ -11,7 +11,18 @@ import sys
 import uuid
 from contextlib import aclosing
 
-from llmos.client import Client, EchoInput, EmbedInput, Final, GenerateInput, JobFailed, Moved, Task, TokenText
+from llmos.client import (
+    Client,
+    DeadLettered,
+    EchoInput,
+    EmbedInput,
+    Final,
+    GenerateInput,
+    JobFailed,
+    Moved,
+    Task,
+    TokenText,
+)
 
 PREFIX = os.environ.get("LLMOS_KAFKA__TOPIC_PREFIX", "")
 
@@ -57,6 +68,14 @@ async def main(bootstrap: str) -> None:
             await client.result(submission, timeout=120, check=True)
         except JobFailed as problem:
             print("refused:", problem)
+
+    # What no stage may use (here: of a tenant that does not exist) has no answer; the reason comes at once.
+    async with Client(bootstrap=bootstrap, topic_prefix=PREFIX, tenant="nobody") as stranger:
+        submission = await stranger.submit("echo", EchoInput(text="hello"))
+        try:
+            await stranger.result(submission, timeout=120)
+        except DeadLettered as problem:
+            print("dead-lettered:", problem)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from llmos.schemas.errors import ChecksumMismatch, MissingTool
 
 LOCK = Path(__file__).with_name("kafka.lock.toml")
 
+DOWNLOAD = "45 MB"
+"""All of them together."""
 _CONNECT_SECONDS = 30
 _ELSEWHERE = "set kafka.bootstrap to use a broker that runs already"
 

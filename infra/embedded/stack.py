@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from llmos.infra.embedded import broker, redis_server
+from llmos.infra.embedded import broker, jars, redis_server
 from llmos.infra.embedded.child import Child, ChildSpec
 from llmos.infra.embedded.directory import StateDirectory, read_json, run_file, write_json
 from llmos.infra.embedded.identity import is_alive, started_at
@@ -78,7 +78,7 @@ class _Stack:
             starts.append(self._one(supervisor, redis, port))
         if not settings.kafka.bootstrap:
             await await_predecessor(directory, broker.NAME)
-            self._report("Kafka: checking its jars (a first start fetches them, 46 MB)")
+            self._report(f"Kafka: checking its jars (a first start fetches them, {jars.DOWNLOAD})")
             kafka, port = await asyncio.to_thread(broker.prepare, directory, settings.embedded)
             bootstrap = f"{LOOPBACK}:{port}"
             settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": bootstrap})})

@@ -263,6 +263,9 @@ class Settings(BaseSettings):
         )
 
 
+_NO_SETTING = "there is no such setting; see `llmos config show`"
+
+
 def config_file() -> Path:
     """The settings file: `LLMOS_CONFIG`, else `llmos.toml` here."""
     return Path(os.environ.get("LLMOS_CONFIG", "llmos.toml"))
@@ -282,7 +285,8 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as problem:
         first = problem.errors()[0]
-        raise BadSetting(setting=".".join(map(str, first["loc"])), problem=first["msg"]) from None
+        text = _NO_SETTING if first["type"] == "extra_forbidden" else first["msg"]
+        raise BadSetting(setting=".".join(map(str, first["loc"])), problem=text) from None
     except (OSError, ValueError) as problem:
         raise BadSetting(setting=str(config_file()), problem=str(problem)) from None
     if settings.instance.i >= settings.instance.n:
@@ -301,7 +305,7 @@ def _check_variables() -> None:
             continue
         kind = _kind_of(name.removeprefix("LLMOS_").lower().split("__"))
         if kind is None:
-            raise BadSetting(setting=variable, problem="there is no such setting; see `llmos config show`")
+            raise BadSetting(setting=variable, problem=_NO_SETTING)
         if get_origin(kind) is list or _is_group(kind):
             try:
                 json.loads(value)

@@ -65,7 +65,6 @@ def configure(settings: Settings, service: str, instance: str | None = None) -> 
             structlog.contextvars.merge_contextvars,
             _Named(service, instance),
             structlog.processors.add_log_level,
-            structlog.processors.StackInfoRenderer(),
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False) if pretty else _stamp,
             *_renderers(pretty),
         ],
@@ -115,7 +114,6 @@ def _renderers(pretty: bool) -> list[structlog.typing.Processor]:
         return [structlog.dev.ConsoleRenderer()]
     return [
         structlog.processors.format_exc_info,
-        structlog.processors.UnicodeDecoder(),
         structlog.processors.JSONRenderer(serializer=_to_json),
     ]
 

@@ -6,17 +6,20 @@ Exit codes: 0 it went well; 1 an error; 2 the job was refused or failed, or the 
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 from typer.core import TyperGroup
 
 from llmos.cli import asking, demo_start, jobs, running, setup
 from llmos.cli.overrides import parse_overrides
 from llmos.cli.session import Session, use_config
-from llmos.client.errors import JobFailed
+from llmos.cli.showing import error_object
+from llmos.client.errors import DeadLettered, JobFailed
 from llmos.schemas.errors import FailedError, LlmosError, OperatorError, RefusedError
 
 BUG = 70
@@ -32,6 +35,9 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except LlmosError as problem:
+            session = ctx.find_object(Session)
+            if session is not None and session.json and not isinstance(problem, JobFailed):  # whose answer is printed
+                session.line({"error": error_object(problem)})
             typer.echo(f"llmos: {problem}", err=True)
             raise typer.Exit(exit_code(problem)) from None
 
@@ -40,7 +46,7 @@ def exit_code(problem: LlmosError) -> int:
     """The exit code of an error."""
     if isinstance(problem, OperatorError):
         return OPERATOR
-    return 2 if isinstance(problem, RefusedError | FailedError | JobFailed) else 1
+    return 2 if isinstance(problem, RefusedError | FailedError | JobFailed | DeadLettered) else 1
 
 
 app = typer.Typer(
@@ -82,8 +88,22 @@ setup.add_to(app)
 demo_start.add_to(app)
 
 
+def quieten() -> None:
+    """What this process's parts log is told to people in sentences; of the rest only errors, on standard error.
+
+    A service (`llmos run`) sets up its own log after this.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+
+
 def main(words: list[str] | None = None) -> None:
     """Runs the command in `words` (else of the command line) and ends the process; no traceback reaches a user."""
+    quieten()
     try:
         app(words)
     except KeyboardInterrupt:

@@ -9,6 +9,7 @@ import typer
 
 from llmos.cli import tables
 from llmos.cli.jobs import JobArgument, Json, SecretFile, Tenant
+from llmos.cli.services import local_stack
 from llmos.cli.session import Session, run, session_of
 from llmos.cli.showing import answer_object
 from llmos.client import Answer, NoReply, QueryRefused, parse_reference
@@ -41,12 +42,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status_command(context: typer.Context, json: Json = False) -> None:
-    """Show what is live, what waits and why, and the devices."""
+    """Show the services of this machine, what is live, what waits and why, and the devices."""
     session = session_of(context)
+    settings = session.settings()
+    local = run(local_stack(settings))
+    if not json:
+        # Before the scheduler is asked, which may be what is away.
+        session.out.print(
+            tables.addresses(
+                local.kafka if local else settings.kafka.bootstrap, local.redis if local else settings.redis.url
+            )
+        )
+        if local is not None:
+            session.out.print(tables.services(local.services))
     body = run(_ask(session, "status"))
     report = read_reply(body, SchedulerReport)
     if json:
-        session.line(body)
+        session.line({**body, "services": [running._asdict() for running in local.services] if local else []})
         return
     session.out.print(tables.status(report))
     session.out.print(tables.devices(report.devices))
@@ -107,7 +119,7 @@ def show_command(
 
     async def ask() -> tuple[dict[str, Any], Answer | None]:
         async with session.client(tenant, secret_file) as client:
-            answer = await client.peek(reference)
+            answer = await client.look(reference)
             try:
                 return await client.query("job", job=reference), answer
             except (NoReply, QueryRefused) as problem:
@@ -122,7 +134,8 @@ def show_command(
 
 
 def _show(session: Session, body: dict[str, Any], answer: Answer | None) -> None:
-    session.out.print(tables.submissions(body["submissions"], f"submissions of {body['job_id']}"))
+    if body["submissions"]:
+        session.out.print(tables.submissions(body["submissions"], f"live submissions of {body['job_id']}"))
     for submission in body["submissions"]:
         if submission["parts"]:
             session.out.print(tables.parts(submission))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from llmos.infra.embedded.directory import holder, read_json, run_file
+from llmos.infra.runtime.deadline import Deadline
 from llmos.infra.settings import Settings
 from llmos.schemas.errors import OperatorError
 
 STACK = "stack"
+START_SECONDS = 60.0
+"""How long a command waits for a stack that is starting."""
+_LOOK_SECONDS = 0.1
 
 
 def attach_settings(settings: Settings) -> Settings:
@@ -27,7 +33,7 @@ def attach_settings(settings: Settings) -> Settings:
         return settings.model_copy(update={"redis": settings.redis.model_copy(update={"url": noted["redis"]})})
     if noted is None:
         raise OperatorError(
-            problem=f"no stack runs in {settings.state_directory}; start it with `llmos up`, "
+            problem=f"no stack runs in {settings.state_directory.absolute()}; start it with `llmos up`, "
             "or name a broker in kafka.bootstrap"
         )
     kafka = {"bootstrap": noted["bootstrap"], "topic_prefix": noted["topic_prefix"]}
@@ -38,6 +44,34 @@ def attach_settings(settings: Settings) -> Settings:
             "redis": settings.redis.model_copy(update=redis),
         }
     )
+
+
+async def attached_when_ready(
+    settings: Settings, say: Callable[[str], None], timeout: float = START_SECONDS
+) -> Settings:
+    """As `attach_settings`, but a stack that is starting is waited for.
+
+    Raises:
+        OperatorError: no broker is named and no stack runs, or it is not ready within `timeout` seconds.
+    """
+    directory = settings.state_directory
+    deadline = Deadline(timeout)
+    said = False
+    while not settings.kafka.bootstrap and await asyncio.to_thread(_starts, directory):
+        if not said:
+            said = True
+            say(f"the stack in {directory.absolute()} is starting; waiting for it")
+        if not deadline.left():
+            problem = f"the stack in {directory.absolute()} is not ready after {timeout:.0f} s; see its logs/"
+            raise OperatorError(problem=problem)
+        await asyncio.sleep(_LOOK_SECONDS)
+    return await asyncio.to_thread(attach_settings, settings)
+
+
+def _starts(state_directory: Path) -> bool:
+    """Somebody holds the directory, and has not written down that all is ready."""
+    noted = running_stack(state_directory)
+    return not noted["ready"] if noted is not None else holder(state_directory) is not None
 
 
 def running_stack(state_directory: Path) -> dict[str, Any] | None:

@@ -63,7 +63,11 @@ def kafka_jars(settings: Settings) -> Check:
         return Check("kafka jars", True, f"all {len(wanted)} in {place}, each as recorded")
     missing = len(wanted) - len(there)
     if importlib.util.find_spec("jgo") is not None:
-        return Check("kafka jars", True, f"{missing} of {len(wanted)} will be fetched at the first `llmos up`")
+        return Check(
+            "kafka jars",
+            True,
+            f"{missing} of {len(wanted)} will be fetched at the first `llmos up` ({jars.DOWNLOAD} in all)",
+        )
     remedy = "install llmos[embedded], which fetches them, or set kafka.bootstrap"
     return Check("kafka jars", False, f"{missing} of {len(wanted)} are not in {place}; {remedy}")
 

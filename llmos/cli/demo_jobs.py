@@ -9,7 +9,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from llmos.cli.inputs import MODELS, KindChoice
+from llmos.cli.inputs import MODELS
 from llmos.client import Answer, Client, EchoInput, EmbedInput, GenerateInput, Submission, Task
 from llmos.schemas.job import LANES
 
@@ -39,9 +39,9 @@ def _task(i: int, sentences: Sequence[str]) -> Task:
         return Task("echo", EchoInput(text=f"{i}: {sentence}"), lane=lane, timeout=ANSWER_SECONDS)
     if place < 8:
         embed = EmbedInput(text=sentence)
-        return Task("embed", embed, MODELS[KindChoice.EMBED], lane=lane, timeout=ANSWER_SECONDS)
+        return Task("embed", embed, MODELS["embed"], lane=lane, timeout=ANSWER_SECONDS)
     generate = GenerateInput(prompt=PROMPTS[i % len(PROMPTS)], max_tokens=16, temperature=0.8, seed=i)
-    return Task("generate", generate, MODELS[KindChoice.GENERATE], lane=lane, timeout=ANSWER_SECONDS)
+    return Task("generate", generate, MODELS["generate"], lane=lane, timeout=ANSWER_SECONDS)
 
 
 async def send_and_wait(clients: Sequence[Client], tasks: Sequence[Task], console: Console) -> list[Answered]:

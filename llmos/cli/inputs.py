@@ -2,55 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from enum import StrEnum
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from llmos.schemas.errors import InvalidRequest
-from llmos.schemas.tasks import EchoInput, EmbedInput, GenerateInput
+from llmos.schemas.tasks import INPUTS
 
-
-class KindChoice(StrEnum):
-    """The task kinds."""
-
-    GENERATE = "generate"
-    EMBED = "embed"
-    ECHO = "echo"
-
-
-MODELS = {KindChoice.GENERATE: "shakespeare-decoder", KindChoice.EMBED: "minilm-l6-v2", KindChoice.ECHO: ""}
-"""The model of a kind where none is named: those that ship."""
+MODELS = {"generate": "shakespeare-decoder", "embed": "minilm-l6-v2"}
+"""The model of a kind where none is named: those that ship. Other kinds need none, or it must be named."""
 
 STDIN = "-"
+_TEXTS = ("prompt", "text")
+_PATH = re.compile(r" - at `\$\.(\w+)\S*`$")
 
 
-def texts_of(words: Sequence[str], lines: Iterable[str]) -> list[str]:
-    """The texts; the word `-` stands for the lines of `lines` (standard input), without empty ones.
+def texts_of(words: Sequence[str], lines: Iterable[bytes]) -> list[str]:
+    """The texts; the word `-` stands for the lines of `lines` (standard input), each one text, also an empty one.
 
     Raises:
-        InvalidRequest: there is no text.
+        InvalidRequest: there is no text, or it is not UTF-8.
     """
     texts: list[str] = []
     for word in words:
         if word == STDIN:
-            texts += [line.rstrip("\n") for line in lines if line.strip()]
+            texts += [_line(number, line) for number, line in enumerate(lines, start=1)]
         else:
-            texts.append(word)
+            texts.append(_word(word))
     if not texts:
         raise InvalidRequest(where="TEXT", problem="there is no text")
     return texts
 
 
-def input_of(
-    kind: KindChoice,
-    texts: list[str],
-    *,
-    max_tokens: int,
-    temperature: float,
-    seed: int,
-    stop: list[str],
-) -> GenerateInput | EmbedInput | EchoInput:
-    """The kind's input: one text as such, several as a list."""
-    text = texts[0] if len(texts) == 1 else texts
-    if kind is KindChoice.GENERATE:
-        return GenerateInput(prompt=text, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=stop)
-    return EmbedInput(text=text) if kind is KindChoice.EMBED else EchoInput(text=text)
+def _line(number: int, line: bytes) -> str:
+    try:
+        return line.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as problem:
+        where = f"line {number} of standard input"
+        raise InvalidRequest(where=where, problem=f"it is not UTF-8 ({problem.reason})") from None
+
+
+def _word(word: str) -> str:
+    try:
+        word.encode()
+    except UnicodeEncodeError:  # bytes of the command line that Python could not decode
+        raise InvalidRequest(where="TEXT", problem="it is not UTF-8") from None
+    return word
+
+
+def input_of(kind: str, texts: Sequence[str], options: Mapping[str, Any], more: Iterable[str] = ()) -> msgspec.Struct:
+    """The kind's input: one text as such, several as a list, in the field `prompt` or `text`, else in the first one.
+
+    `options` are flags, left out where None or where the kind has no such field; `more` are `name=value`, the value as
+    JSON or else as text.
+
+    Raises:
+        InvalidRequest: a value is out of its bounds, or the kind has no such field.
+    """
+    type_ = INPUTS[kind]
+    fields = type_.__struct_fields__
+    values: dict[str, Any] = {
+        next((name for name in _TEXTS if name in fields), fields[0]): texts[0] if len(texts) == 1 else list(texts)
+    }
+    values |= {name: value for name, value in options.items() if value is not None and name in fields}
+    for text in more:
+        name, equals, value = text.partition("=")
+        if not equals or name not in fields:
+            problem = f"write it as name=value; {kind} has {', '.join(fields)}"
+            raise InvalidRequest(where=f"--set-input {text}", problem=problem)
+        values[name] = _value(value)
+    try:
+        return msgspec.convert(values, type=type_)
+    except msgspec.ValidationError as problem:
+        raise in_words_of_flags(InvalidRequest(where="the input", problem=str(problem))) from None
+
+
+def _value(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def in_words_of_flags(error: InvalidRequest) -> InvalidRequest:
+    """The error of a field with the flag that gave it; others as they are."""
+    problem = str(error.values["problem"])
+    found = _PATH.search(problem)
+    if found is None:
+        return error
+    return InvalidRequest(where=f"--{found[1].replace('_', '-')}", problem=problem[: found.start()])

@@ -10,11 +10,14 @@ from typing import Annotated
 
 import typer
 
-from llmos.cli.inputs import MODELS, KindChoice, input_of, texts_of
+from llmos.cli.inputs import MODELS, in_words_of_flags, input_of, texts_of
 from llmos.cli.session import Session, run, session_of
 from llmos.cli.showing import StreamPrinter, event_object, show_answer
-from llmos.client import Answer, Client, Final, JobFailed, Reference, Task, parse_reference
+from llmos.client import Answer, Client, Final, JobFailed, JobRef, NoSuchJob, Reference, Task, parse_reference
+from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.job import Events
+from llmos.schemas.limits import OUTPUT_TOKENS, TIMEOUT_SECONDS
+from llmos.schemas.tasks import KindName
 
 
 class LaneChoice(StrEnum):
@@ -32,8 +35,17 @@ Tenant = Annotated[str, typer.Option(help="Who asks.")]
 SecretFile = Annotated[
     Path | None, typer.Option(help="File with the tenant's secret in hexadecimal, where it must sign.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
-Wait = Annotated[float, typer.Option(help="How long to wait for the end, in seconds.")]
+
+
+def _note_json(context: typer.Context, value: bool) -> bool:
+    session_of(context).json = value
+    return value
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object a line; errors too.", callback=_note_json, is_eager=True)
+]
+Wait = Annotated[float, typer.Option(min=0, help="How long to wait for the end, in seconds.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +58,7 @@ def add_to(app: typer.Typer) -> None:
 
 def submit_command(
     context: typer.Context,
-    kind: Annotated[KindChoice, typer.Argument(help="What to do.")],
+    kind: Annotated[KindName, typer.Argument(help="What to do.")],
     text: Annotated[
         list[str], typer.Argument(help="One text, or several as a list; - reads lines from standard input.")
     ],
@@ -56,25 +68,31 @@ def submit_command(
     stream: Annotated[bool, typer.Option("--stream", help="Show tokens and states as they come.")] = False,
     lane: Annotated[LaneChoice, typer.Option(help="How urgent.")] = LaneChoice.STANDARD,
     priority: Annotated[int, typer.Option(min=0, max=9, help="Within the lane; 9 is the most urgent.")] = 4,
-    timeout: Annotated[float, typer.Option(help="The job expires after so many seconds.")] = 600.0,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, max=TIMEOUT_SECONDS, help="The job expires after so many seconds.")
+    ] = 600.0,
     tenant: Tenant = "demo",
     secret_file: SecretFile = None,
     json: Json = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="generate: tokens per text, at most.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, help="generate: 0 takes the likeliest token.")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=1, max=OUTPUT_TOKENS, help="generate: tokens per text, at most.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, max=10, help="generate: 0 takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="generate: of the random choice.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="generate: ends before this text; repeatable.")] = None,
+    set_input: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other field of the kind's input; repeatable.")
+    ] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="Names the work: sent twice, done once.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait for the answer, or only print the job.")] = True,
 ) -> None:
     """Send a job and show its answer."""
     session = session_of(context)
-    texts = texts_of(text, sys.stdin)
+    texts = texts_of(text, sys.stdin.buffer)
     events: Events = "tokens" if stream else "states"
+    options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "stop": stop}
     task = Task(
-        kind=kind.value,
-        input=input_of(kind, texts, max_tokens=max_tokens, temperature=temperature, seed=seed, stop=list(stop or [])),
-        model=model or MODELS[kind],
+        kind=kind,
+        input=input_of(kind, texts, options, set_input or ()),
+        model=model or MODELS.get(kind, ""),
         lane=lane.value,
         priority=priority,
         timeout=timeout,
@@ -96,7 +114,10 @@ async def _submit(
     json: bool,
 ) -> None:
     async with session.client(tenant, secret_file) as client:
-        (submission,) = await client.submit_many([task])
+        try:
+            (submission,) = await client.submit_many([task])
+        except InvalidRequest as problem:
+            raise in_words_of_flags(problem) from None
         if not wait:
             if json:
                 session.line({"job": submission.job_id.hex(), "reference": str(submission)})
@@ -114,15 +135,15 @@ async def _submit(
             _check(answer)
 
 
-def attach_command(
-    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", timeout: Wait = 600.0, json: Json = False
-) -> None:
+def attach_command(context: typer.Context, job: JobArgument, timeout: Wait = 600.0, json: Json = False) -> None:
     """Follow a job's stream to its end; also after it has ended."""
     session = session_of(context)
 
     async def attach() -> None:
-        async with session.client(tenant) as client:
-            await _follow(session, client, parse_reference(job), timeout, json=json)
+        reference = parse_reference(job)
+        async with session.client("demo") as client:
+            await client.look(reference)
+            await _follow(session, client, reference, timeout, json=json)
 
     run(attach())
 
@@ -144,15 +165,17 @@ async def _follow(
         _check(answer)
 
 
-def result_command(
-    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", timeout: Wait = 600.0, json: Json = False
-) -> None:
+def result_command(context: typer.Context, job: JobArgument, timeout: Wait = 600.0, json: Json = False) -> None:
     """Show a job's answer; waits for it where it is not there yet."""
     session = session_of(context)
 
     async def result() -> Answer:
-        async with session.client(tenant) as client:
-            return await client.result(parse_reference(job), timeout)
+        reference = parse_reference(job)
+        async with session.client("demo") as client:
+            answer = await client.look(reference)
+            if answer is None or answer.status == "pointer":
+                answer = await client.result(reference, timeout)
+            return answer
 
     answer = run(result())
     show_answer(session, answer, json=json)
@@ -165,12 +188,22 @@ def cancel_command(
     """Ask to end a job; its answer says what became of it."""
     session = session_of(context)
 
-    async def cancel() -> None:
+    async def cancel() -> Answer | None:
+        reference = JobRef(parse_reference(job).job_id)  # a cancel hits every submission of the job
         async with session.client(tenant, secret_file) as client:
-            await client.cancel(parse_reference(job))
+            try:
+                answer = await client.look(reference)
+            except NoSuchJob:
+                session.note("nothing live has that id; a submission still on its way is cancelled all the same")
+                await client.cancel(reference)
+                raise
+            await client.cancel(reference)
+            return answer
 
-    run(cancel())
-    session.note("asked; `llmos result` shows the end")
+    if (answer := run(cancel())) is not None:
+        session.note(f"it has ended already: {answer.status}; what was submitted again since is cancelled")
+    else:
+        session.note("asked; `llmos result` shows the end")
 
 
 def _check(answer: Answer) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from llmos.cli.attach import attach_settings
+from llmos.cli import outages
+from llmos.cli.attach import attached_when_ready
 from llmos.client import Client
 from llmos.infra.runtime.beside import first_of
 from llmos.infra.settings import Settings, load
@@ -30,9 +31,17 @@ Connect = Callable[[Settings, str, bytes], AbstractAsyncContextManager[Client]]
 """Makes a client for (settings, tenant, secret)."""
 
 
-def connect(settings: Settings, tenant: str, secret: bytes) -> Client:
-    """A client of the stack that runs, as `Connect`."""
-    return Client(attach_settings(settings), tenant=tenant, secret=secret)
+@asynccontextmanager
+async def connect(settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
+    """A client of the stack that runs, or that is starting, as `Connect`."""
+    attached = await attached_when_ready(settings, _say)
+    outages.hear(attached.kafka.bootstrap, _say)
+    async with Client(attached, tenant=tenant, secret=secret) as client:
+        yield client
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Session:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
+    json: bool = False
+    """The command was called with `--json`."""
 
     def settings(self) -> Settings:
         """The settings tree. Raises `BadSetting`."""

@@ -11,11 +11,11 @@ import typer
 
 import llmos
 from llmos.cli import tables
+from llmos.cli.attach import attach_settings
 from llmos.cli.checks import all_checks
+from llmos.cli.first_start import first_start
 from llmos.cli.jobs import Json
 from llmos.cli.origins import rows
-from llmos.cli.attach import attach_settings
-from llmos.cli.first_start import first_start
 from llmos.cli.session import run, session_of, settings_file
 from llmos.infra.crypto.keyring import Keyring
 from llmos.schemas.topics import TABLE
@@ -69,8 +69,9 @@ def keys_command(context: typer.Context) -> None:
     """Make the keyring where there is none."""
     session = session_of(context)
     path = session.settings().keyring
+    there = path.exists()
     keyring = Keyring.create(path)
-    session.out.print(f"keyring {path}", markup=False)
+    session.out.print(f"keyring {path}{' is already there' if there else ', made now'}", markup=False)
     session.out.print(
         tables.table("", ("key", "purpose", "state"), [(e.id, e.purpose, e.state) for e in keyring.entries])
     )

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from llmos.cli.session import Session
 from llmos.client import Answer, Event, Final, JobRef, Moved, StateChanged, TokenText
-from llmos.client.outputs import Output, outputs
-from llmos.schemas.job import ErrorInfo
+from llmos.client.outputs import Output, outputs, texts
+from llmos.schemas.errors import LlmosError
+from llmos.schemas.job import ErrorInfo, error_info
 from llmos.schemas.tasks import EmbedOutput
 
 NUMBERS = 6
@@ -34,7 +35,7 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "tenant": answer.tenant,
         "request_id": answer.request_id,
         "outputs": [_output_object(output) for output in outputs(answer)],
-        "error": msgspec.to_builtins(answer.error),
+        "error": error_object(answer.error) if answer.error else None,
         "devices": answer.devices,
         "usage": msgspec.structs.asdict(answer.usage),
         "stages": msgspec.structs.asdict(answer.stages),
@@ -44,8 +45,13 @@ def answer_object(answer: Answer) -> dict[str, Any]:
 
 def _output_object(output: Output) -> dict[str, Any]:
     if isinstance(output, ErrorInfo):
-        return {"error": msgspec.to_builtins(output)}
+        return {"error": error_object(output)}
     return msgspec.structs.asdict(output)
+
+
+def error_object(error: LlmosError | ErrorInfo) -> dict[str, Any]:
+    """An error as a JSON object, always with code, message and retryable."""
+    return msgspec.structs.asdict(error if isinstance(error, ErrorInfo) else error_info(error))
 
 
 def event_object(event: Event) -> dict[str, Any]:
@@ -77,7 +83,8 @@ def _line(output: Output) -> str:
         some = ", ".join(f"{number:.4f}" for number in output.embedding[:NUMBERS])
         rest = ", …" if len(output.embedding) > NUMBERS else ""
         return f"{len(output.embedding)} numbers: {some}{rest}"
-    return output.text
+    text = getattr(output, "text", None)
+    return text if isinstance(text, str) else msgspec.json.encode(output).decode()
 
 
 class StreamPrinter:
@@ -139,12 +146,13 @@ class StreamPrinter:
         self._write(self._texts.pop(index))
 
     def _final(self, final: Final) -> None:
-        if final.answer.status == "completed" and final.answer.kind != "embed":
+        has_texts = final.answer.status == "completed" and bool(texts(final.answer))
+        if has_texts:
             self._texts |= final.replaced
             self._ended |= set(self._texts)
             self._next()
         self._newline()
-        show_answer(self._session, final.answer, json=False, shown=final.answer.kind != "embed")
+        show_answer(self._session, final.answer, json=False, shown=has_texts)
 
     def _write(self, text: str) -> None:
         self._session.out.file.write(text)

@@ -8,10 +8,13 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
+from llmos.cli.services import Running
 from llmos.schemas.catalog import Model
 from llmos.schemas.results import Answer, Stages
-from llmos.schemas.telemetry import DeviceReport, SchedulerReport
+from llmos.schemas.telemetry import DeviceReport, ModelRate, SchedulerReport
 from llmos.schemas.topics import TABLE
+
+UNKNOWN = "–"
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -33,6 +36,33 @@ def size(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def addresses(kafka: str, redis: str) -> Table:
+    """Where the log and the ledger are."""
+    return table("addresses", ("what", "where"), [("kafka", kafka or UNKNOWN), ("redis", redis or UNKNOWN)])
+
+
+def services(found: Iterable[Running]) -> Table:
+    """The processes of this machine."""
+    return table(
+        "services",
+        ("name", "pid", "alive", "ready"),
+        [(running.name, running.pid, _yes(running.alive), _yes(running.ready)) for running in found],
+    )
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _known(value: float, known: object, digits: int) -> str:
+    return f"{value:.{digits}f}" if known else UNKNOWN
+
+
+def _timed(device: DeviceReport) -> bool:
+    """Whether its μ says something: a device that only had kinds without a model was given no time to measure."""
+    return bool(device.service_rate) and (not device.rates or any(rate.model for rate in device.rates))
+
+
 def devices(found: Iterable[DeviceReport]) -> Table:
     """Devices with λ, μ and ρ."""
     return table(
@@ -42,10 +72,10 @@ def devices(found: Iterable[DeviceReport]) -> Table:
             (
                 device.device,
                 device.node,
-                "yes" if device.alive else "no",
+                _yes(device.alive),
                 f"{device.arrival_rate:.2f}",
-                f"{device.service_rate:.2f}",
-                f"{device.utilisation:.3f}",
+                _known(device.service_rate, _timed(device), 2),
+                _known(device.utilisation, _timed(device), 3),
                 f"{device.in_flight}/{device.window}",
                 device.served,
                 f"{size(device.resident_bytes)}/{size(device.budget_bytes)}",
@@ -57,7 +87,11 @@ def devices(found: Iterable[DeviceReport]) -> Table:
 
 
 def rates(found: Iterable[DeviceReport]) -> Table:
-    """λ, μ and ρ of each model and kind on each device."""
+    """λ, μ and ρ of each model and kind on each device; kinds without a model take no device time and have no μ."""
+
+    def timed(rate: ModelRate) -> bool:
+        return bool(rate.model and rate.samples and rate.service_rate)
+
     return table(
         "rates",
         ("device", "model", "kind", "λ /s", "μ /s", "ρ", "mean service s", "samples"),
@@ -67,9 +101,9 @@ def rates(found: Iterable[DeviceReport]) -> Table:
                 rate.model[:12],
                 rate.kind,
                 f"{rate.arrival_rate:.2f}",
-                f"{rate.service_rate:.2f}",
-                f"{rate.utilisation:.3f}",
-                f"{rate.mean_service_seconds:.4f}",
+                _known(rate.service_rate, timed(rate), 2),
+                _known(rate.utilisation, timed(rate), 3),
+                _known(rate.mean_service_seconds, timed(rate), 4),
                 rate.samples,
             )
             for device in found
@@ -84,7 +118,7 @@ def status(report: SchedulerReport) -> Table:
         ("term", report.term),
         ("policy", report.policy),
         ("live jobs", report.live),
-        ("tasks dispatched", report.dispatched),
+        ("tasks in flight now", report.dispatched),
     ]
     rows += [(f"waiting, {lane}", count) for lane, count in report.waiting.items()]
     rows += [(f"held by {rule}", count) for rule, count in sorted(report.held.items())]

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from llmos.cli.attach import STACK, note_of
+from llmos.cli.deaths import Deaths
 from llmos.cli.first_start import first_start
 from llmos.infra.embedded import broker, redis_server
 from llmos.infra.embedded.directory import StateDirectory, write_json
@@ -67,7 +68,7 @@ async def _serve(
                 await unless(stop, _start(settings, supervisor, report))
                 if not stop.is_set():
                     await asyncio.to_thread(write_json, note, note_of(settings, os.getpid(), ready=True))
-                    await _until_stopped(settings, stop, on_ready)
+                    await _until_stopped(settings, stop, on_ready, report)
             finally:
                 report("stopping")
                 await supervisor.stop_all(Deadline(settings.telemetry.drain_seconds + _KILL_SECONDS), first=SERVICES)
@@ -92,13 +93,18 @@ async def _start(settings: Settings, supervisor: Supervisor, report: Report) -> 
             tasks.create_task(one(service))
 
 
-async def _until_stopped(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None) -> None:
+async def _until_stopped(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None, report: Report) -> None:
     async def ready(then: OnReady) -> None:
         await then(settings)
 
-    if on_ready is not None:
-        await unless(stop, ready(on_ready))
-    await stop.wait()
+    telling = asyncio.create_task(Deaths(report).tell(settings))
+    try:
+        if on_ready is not None:
+            await unless(stop, ready(on_ready))
+        await stop.wait()
+    finally:
+        telling.cancel()
+        await asyncio.wait({telling})
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:

@@ -4,7 +4,7 @@ Rooms:
 
 - `client`: the asynchronous client. `blocking`: the same for threads.
 - `references`: how a job is named. `building`: a request with its checksum and authentication code.
-- `results`: one reader of answers for all that this client sent, a search for the rest; `matching`: whose answer it is.
+- `results`: one reader of answers and dead letters for all that this client sent, a search for the rest; `matching`: whose answer it is.
 - `streams`: the events of one submission; `assembling`: the reader's rules; `events`: what is shown.
 - `queries`: questions to the scheduler. `outputs`: what is inside an answer. `errors`: what can go wrong.
 """
@@ -12,7 +12,7 @@ Rooms:
 from llmos.client.blocking import BlockingClient
 from llmos.client.building import Task
 from llmos.client.client import Client
-from llmos.client.errors import BadReference, JobFailed, NoAnswer, NoReply, QueryRefused
+from llmos.client.errors import BadReference, DeadLettered, JobFailed, NoAnswer, NoReply, NoSuchJob, QueryRefused
 from llmos.client.events import Event, Final, Moved, StateChanged, TokenText
 from llmos.client.outputs import Output
 from llmos.client.references import JobRef, Reference, Submission, parse_reference
@@ -24,6 +24,7 @@ __all__ = [
     "BadReference",
     "BlockingClient",
     "Client",
+    "DeadLettered",
     "EchoInput",
     "EmbedInput",
     "Event",
@@ -34,6 +35,7 @@ __all__ = [
     "Moved",
     "NoAnswer",
     "NoReply",
+    "NoSuchJob",
     "Output",
     "QueryRefused",
     "Reference",

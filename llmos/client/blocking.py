@@ -68,6 +68,10 @@ class BlockingClient:
         """As `Client.peek`."""
         return self._run(self._client.peek(job))
 
+    def look(self, job: Reference) -> Answer | None:
+        """As `Client.look`."""
+        return self._run(self._client.look(job))
+
     def stream(self, job: Reference, timeout: float = 600.0) -> Iterator[Event]:
         """As `Client.stream`."""
         events = self._client.stream(job, timeout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 import time
 import uuid
@@ -14,13 +15,13 @@ from typing import Any, Literal, Self
 import msgspec
 
 from llmos.client.building import Built, Input, Task, build
-from llmos.client.errors import JobFailed, NoAnswer
+from llmos.client.errors import JobFailed, NoAnswer, NoReply, NoSuchJob, QueryRefused
 from llmos.client.events import Event, Final
 from llmos.client.matching import Board
 from llmos.client.outputs import Output, outputs
 from llmos.client.queries import Queries
 from llmos.client.references import JobRef, Reference, Submission, pointed, reference_of
-from llmos.client.results import Results, search
+from llmos.client.results import Results, requested, search
 from llmos.client.streams import follow
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.kafka import KafkaLog
@@ -38,6 +39,8 @@ ENDS_SECONDS = 1.0
 """For this long the ends of `stream` and `results` that were read last count as "before the submission"."""
 SEND_TOGETHER = 1000
 """Requests of `submit_many` under way at once."""
+
+_SILENT = logging.NullHandler()
 
 What = Literal["status", "job", "jobs", "devices", "models"]
 
@@ -93,6 +96,8 @@ class Client:
                 raise BadSetting(
                     setting="kafka.bootstrap", problem="it is empty; name the brokers, or start them with `llmos up`"
                 )
+            # An application that does not set up logging is not told of every try by the Kafka library; we raise.
+            logging.getLogger("aiokafka").addHandler(_SILENT)
             self._log = await KafkaLog.connect(self._kafka, f"client-{self.tenant}")
         self._board = Board()
         self._results = Results(self._log, self._board)
@@ -162,6 +167,7 @@ class Client:
 
         Raises:
             NoAnswer: none came within `timeout` seconds; the job goes on.
+            DeadLettered: this client submitted it, and it was unusable (an unknown tenant, a wrong secret).
             JobFailed: with `check`, the answer is not `completed`.
             BadReference: `job` names no job.
         """
@@ -186,6 +192,20 @@ class Client:
         start = job.results_from if isinstance(job, Submission) else None
         return await search(self._connected, await self._partition(ref.job_id), ref, start, wait=False)
 
+    async def look(self, job: Reference) -> Answer | None:
+        """The answer as `peek` gives it; None: the job is on its way, or nobody can say (the scheduler is silent).
+
+        Raises:
+            NoSuchJob: neither scheduler nor `results` know it, nor does a request lie where the reference says.
+            BadReference: `job` names no job.
+        """
+        ref = reference_of(job)
+        if (answer := await self.peek(job)) is not None or await self._under_way(ref):
+            return answer
+        if (answer := await self.peek(job)) is None:  # it may have ended between the two questions
+            raise NoSuchJob(job=ref)
+        return answer
+
     async def stream(self, job: Reference, timeout: float = 600.0) -> AsyncGenerator[Event, None]:
         """Yields the job's tokens and states as they come, at last `Final` with the answer; also after its end.
 
@@ -194,6 +214,7 @@ class Client:
 
         Raises:
             NoAnswer: the end did not come within `timeout` seconds.
+            DeadLettered: this client submitted it, and it was unusable.
             BadReference: `job` names no job.
         """
         ref = reference_of(job)
@@ -295,12 +316,23 @@ class Client:
             raise NoAnswer(job=ref, seconds=timeout) from None
 
     async def _answer(self, ref: JobRef, start: int | None) -> Answer:
-        origin = ref.origin
-        if origin is not None and (self._board.owes(origin) or self._board.find(origin) is not None):
+        log, board, origin = self._connected, self._board, ref.origin
+        if origin is not None and (board.owes(origin) or board.find(origin) or board.buried(origin)):
             return await self._results.wait(origin)
-        answer = await search(self._connected, await self._partition(ref.job_id), ref, start)
+        answer = await search(log, await self._partition(ref.job_id), ref, start)
         assert answer is not None, "a search that waits ends with an answer or by its caller's time-out"
         return answer
+
+    async def _under_way(self, ref: JobRef) -> bool:
+        try:
+            body = await self.query("job", job=ref)
+        except (NoReply, QueryRefused):
+            return True
+        if ref.origin is None:
+            return bool(body["submissions"])
+        if any(Origin(*live["origin"]) == ref.origin for live in body["submissions"]):
+            return True
+        return await requested(self._connected, ref.job_id, ref.origin)
 
     async def _partition(self, job_id: bytes) -> int:
         return ids.partition_of(job_id, await self._count(topics.RESULTS))
@@ -315,17 +347,17 @@ class Client:
         return count
 
     async def _recent_ends(self) -> Mapping[Place, int]:
-        """Ends of `stream` and `results` as of at most `ENDS_SECONDS` ago: what a new submission causes comes later."""
+        """Ends of `stream`, `results` and `dead` as of at most `ENDS_SECONDS` ago: what a new submission causes comes later."""
         async with self._reading_ends:
             now = asyncio.get_running_loop().time()
             if now >= self._ends_until:
                 places = [
                     Place(topic, p)
-                    for topic in (topics.STREAM, topics.RESULTS)
+                    for topic in (topics.STREAM, topics.RESULTS, topics.DEAD)
                     for p in range(await self._count(topic))
                 ]
                 ends = dict(await self._connected.ends(places))
-                await self._results.start({place: end for place, end in ends.items() if place.topic == topics.RESULTS})
+                await self._results.start({place: end for place, end in ends.items() if place.topic != topics.STREAM})
                 self._ends = ends
                 self._ends_until = now + ENDS_SECONDS
             return self._ends

@@ -2,6 +2,8 @@
 
 LlmosError
 ├── JobFailed        the answer is there, and it is not a result
+├── DeadLettered     the request was unusable and gets no answer
+├── NoSuchJob        nothing knows the job
 ├── NoAnswer         the time a caller wanted to wait is over; the job goes on
 ├── NoReply          nobody replied to a query
 ├── QueryRefused     the scheduler replied with an error
@@ -10,6 +12,7 @@ LlmosError
 
 from __future__ import annotations
 
+from llmos.schemas.dead import DeadLetter
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.results import Answer
 
@@ -23,6 +26,24 @@ class JobFailed(LlmosError):
         self.answer = answer
         message = answer.error.message if answer.error else "the answer gives no reason"
         super().__init__(job=answer.job_id.hex(), status=answer.status, message=message)
+
+
+class DeadLettered(LlmosError):
+    """The request at {origin} could not be used by {stage} and gets no answer; {error_code}: {message}"""
+
+    code = "dead_lettered"
+
+    def __init__(self, letter: DeadLetter) -> None:
+        self.letter = letter
+        origin = f"{letter.origin.topic}:{letter.origin.partition}:{letter.origin.offset}"
+        error = letter.error
+        super().__init__(origin=origin, stage=letter.stage, error_code=error.code, message=error.message)
+
+
+class NoSuchJob(LlmosError):
+    """There is no such job as {job} (or its answer is older than results are kept)."""
+
+    code = "no_such_job"
 
 
 class NoAnswer(LlmosError):

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from typing import NamedTuple
 
+from llmos.client.errors import DeadLettered
 from llmos.schemas.job import Origin
 from llmos.schemas.results import Answer
 
 KEEP_ANSWERS = 10_000
 KEEP_BYTES = 64 * 1024 * 1024
 OWED = 1_000_000
-"""Submissions remembered without an answer. A dead-lettered request never gets one, so there must be a bound."""
+"""Submissions remembered without an answer. Some are never answered within a client's life, so there must be a bound."""
+KEEP_DEAD = 10_000
+"""Dead letters remembered, whosever they are: one may be read before the acknowledgement that tells whose it is."""
 
 
 class BoardUse(NamedTuple):
@@ -30,7 +33,7 @@ class BoardUse(NamedTuple):
 class Board:
     """The answers that are owed to this client, and the latest that came."""
 
-    __slots__ = ("_bytes", "_keep_answers", "_keep_bytes", "_kept", "_owed", "_sending")
+    __slots__ = ("_bytes", "_dead", "_keep_answers", "_keep_bytes", "_kept", "_owed", "_sending")
 
     def __init__(self, keep_answers: int = KEEP_ANSWERS, keep_bytes: int = KEEP_BYTES) -> None:
         self._keep_answers = keep_answers
@@ -38,6 +41,7 @@ class Board:
         self._sending: Counter[str] = Counter()
         self._owed: OrderedDict[Origin, None] = OrderedDict()
         self._kept: OrderedDict[Origin, tuple[Answer, int]] = OrderedDict()
+        self._dead: OrderedDict[Origin, DeadLettered] = OrderedDict()
         self._bytes = 0
 
     def sending(self, request_id: str) -> None:
@@ -53,7 +57,7 @@ class Board:
     def sent(self, request_id: str, origin: Origin) -> None:
         """The request was acknowledged at `origin`."""
         self.not_sent(request_id)
-        if origin not in self._kept:
+        if origin not in self._kept and origin not in self._dead:
             self._owed[origin] = None
             if len(self._owed) > OWED:
                 self._owed.popitem(last=False)
@@ -72,6 +76,17 @@ class Board:
         self._bytes += size
         while len(self._kept) > self._keep_answers or (self._bytes > self._keep_bytes and len(self._kept) > 1):
             self._bytes -= self._kept.popitem(last=False)[1][1]
+
+    def bury(self, origin: Origin, why: DeadLettered) -> None:
+        """The request at `origin` became a dead letter: no answer is owed."""
+        self._owed.pop(origin, None)
+        self._dead[origin] = why
+        if len(self._dead) > KEEP_DEAD:
+            self._dead.popitem(last=False)
+
+    def buried(self, origin: Origin) -> DeadLettered | None:
+        """Why there will be no answer, where the request became a dead letter."""
+        return self._dead.get(origin)
 
     def find(self, origin: Origin) -> Answer | None:
         """The answer, if it came and is still kept."""

@@ -32,7 +32,7 @@ def outputs(answer: Answer) -> list[Output]:
 def texts(answer: Answer) -> dict[int, str]:
     """The texts of an answer's outputs by output index; items without a text are left out."""
     found = zip(sorted(item.output_index for item in answer.items), outputs(answer), strict=True)
-    return {i: output.text for i, output in found if isinstance(output, GenerateOutput | EchoOutput)}
+    return {i: output.text for i, output in found if isinstance(getattr(output, "text", None), str)}  # type: ignore[union-attr]
 
 
 def _output(item: Item, type_: Any) -> Output:

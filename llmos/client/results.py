@@ -1,4 +1,4 @@
-"""Answers: one shared reader over `results` for what this client sends, and a search for what was sent elsewhere."""
+"""Answers: one shared reader over `results` and `dead` for what this client sends, a search for what was sent elsewhere."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import structlog
 
+from llmos.client.errors import DeadLettered
 from llmos.client.matching import Board, better
 from llmos.client.references import JobRef
 from llmos.infra.log.port import Log, Place, Reader, Record
 from llmos.schemas import topics
+from llmos.schemas.base import MSGPACK
+from llmos.schemas.dead import DEAD, DeadLetter
 from llmos.schemas.errors import OperatorError, RecordError
+from llmos.schemas.ids import job_id as job_id_of
 from llmos.schemas.job import Origin
+from llmos.schemas.requests import REQUESTS, Request
 from llmos.schemas.results import RESULTS, Answer
 
 log = structlog.get_logger()
@@ -37,7 +42,7 @@ _whose = msgspec.msgpack.Decoder(_Whose)
 
 
 class Results:
-    """Reads `results` from where it ended before the first submission; belongs to one client."""
+    """Reads `results` and `dead` from where they ended before the first submission; belongs to one client."""
 
     def __init__(self, log: Log, board: Board) -> None:
         self._log = log
@@ -63,10 +68,16 @@ class Results:
         self._task.add_done_callback(self._ended)
 
     async def wait(self, origin: Origin) -> Answer:
-        """The answer to a submission that the board owes or keeps; raises what ended the reading."""
+        """The answer to a submission that the board owes or keeps; raises what ended the reading.
+
+        Raises:
+            DeadLettered: there will be none.
+        """
         found = self._board.find(origin)
         if found is not None:
             return found
+        if (dead := self._board.buried(origin)) is not None:
+            raise dead
         if self._failure is not None:
             raise self._failure
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -98,6 +109,9 @@ class Results:
                 self._take(record)
 
     def _take(self, record: Record) -> None:
+        if record.place.topic == topics.DEAD:
+            self._bury(record)
+            return
         whose = whose_answer(record)
         if whose is None or not self._board.wants(whose.origin, whose.request_id):
             return
@@ -108,6 +122,19 @@ class Results:
         for future in self._waiters.get(answer.origin, ()):
             if not future.done():
                 future.set_result(answer)
+
+    def _bury(self, record: Record) -> None:
+        try:
+            letter: DeadLetter = DEAD.decode(record.value)
+        except RecordError as problem:
+            log.warning("dead_letter_unreadable", offset=record.offset, error=str(problem))
+            return
+        # What it holds is sealed for operators, and may be large.
+        why = DeadLettered(msgspec.structs.replace(letter, value=b"", headers=[]))
+        self._board.bury(letter.origin, why)
+        for future in self._waiters.get(letter.origin, ()):
+            if not future.done():
+                future.set_exception(why)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._failure = closed() if task.cancelled() else (task.exception() or closed())
@@ -174,3 +201,30 @@ async def search(log: Log, partition: int, ref: JobRef, start: int | None, *, wa
                 found = better(found, answer) if answer is not None else found
     finally:
         await reader.close()
+
+
+async def requested(log: Log, job_id: bytes, origin: Origin) -> bool:
+    """Whether the request at `origin` is still in the log and asks for this job."""
+    place = Place(origin.topic, origin.partition)
+    if origin.topic not in topics.REQUESTS.values() or origin.partition >= (await log.partitions(origin.topic) or 0):
+        return False
+    begin, end = (await log.begins([place]))[place], (await log.ends([place]))[place]
+    reader = log.reader()
+    try:
+        reader.assign({place: origin.offset})
+        while reader.position(place) <= origin.offset:
+            for record in (await reader.read(READ_SECONDS, max_records=1)).get(place, ()):
+                if record.offset == origin.offset:
+                    return _asks_for(record, job_id)
+    finally:
+        await reader.close()
+    return False
+
+
+def _asks_for(record: Record, job_id: bytes) -> bool:
+    content_type = dict(record.headers).get("content-type", MSGPACK.encode()).decode(errors="replace")
+    try:
+        request: Request = REQUESTS.decode(record.value, content_type)
+    except RecordError:
+        return False  # nothing readable was asked there
+    return job_id_of(request.tenant, request.idempotency_key or request.request_id) == job_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -138,13 +139,20 @@ def _content(request: msgspec.Struct) -> dict[str, Any]:
     Left to itself the encoder leaves out a default only where it meets the very object.
     """
     content = {}
-    for field in msgspec.structs.fields(request):
-        value = getattr(request, field.name)
-        factory = field.default_factory
-        default = field.default if factory is msgspec.NODEFAULT else factory()
+    for name, default in _defaults(type(request)):
+        value = getattr(request, name)
         if value != default:
-            content[field.name] = value
+            content[name] = value
     return content
+
+
+@lru_cache(maxsize=64)
+def _defaults(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    # msgspec reads the annotations anew for each question, which costs more than everything else of a check.
+    return tuple(
+        (field.name, field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory())
+        for field in msgspec.structs.fields(kind)
+    )
 
 
 def _items_per_part(kind: Kind, settings: Verify) -> int:

@@ -63,7 +63,7 @@ async def test_a_user_gets_round(stack: Stack) -> None:
     said = await llmos(stack, "submit", "echo", "hello")
     assert (said.code, said.out) == (0, "hello\n"), said
     said = await llmos(stack, "submit", "echo", "-", stdin="one\n\ntwo\n")
-    assert said.out == "[0] one\n[1] two\n", said
+    assert said.out == "[0] one\n[1] \n[2] two\n", said
 
     said = await llmos(stack, "submit", "generate", "ROMEO:", "--stream", "--json", "--max-tokens", "8")
     *events, final = said.lines

@@ -27,6 +27,8 @@ PROMISED = {
         "echoed: 100",
         "refused: Job",
         "No model named 'no-such-model'",
+        "dead-lettered: ",
+        "no tenant 'nobody'",
     ],
     "blocking_client.py": ["job: ", "@requests:", "echo: hello"],
 }

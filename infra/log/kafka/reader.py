@@ -10,7 +10,7 @@ import structlog
 from aiokafka import OffsetAndMetadata, TopicPartition
 from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
-from llmos.infra.log.kafka.clients import Clients, stop_consumer
+from llmos.infra.log.kafka.clients import STOP_SECONDS, Clients, stop_consumer
 from llmos.infra.log.kafka.errors import RAISED, ambiguous
 from llmos.infra.log.kafka.lenient import read_leniently
 from llmos.infra.log.kafka.names import Names
@@ -63,13 +63,18 @@ class KafkaReader:
         """The consumer, made and connected at the first use."""
         if self._consumer is None:
             consumer = self._clients.consumer(None if self._group is None else self._names.wire(self._group))
+            starting = asyncio.ensure_future(consumer.start())
             started = False
             try:
                 async with asyncio.timeout(self._seconds):
-                    await consumer.start()
+                    await asyncio.shield(starting)
                 started = True
             finally:
                 if not started:
+                    # Cancelled in the middle, aiokafka forgets connections that are half made: it ends first.
+                    await asyncio.wait([starting], timeout=STOP_SECONDS)
+                    if not starting.cancel() and not starting.cancelled():
+                        starting.exception()  # told already where it was the reason
                     await stop_consumer(consumer)
             self._consumer = consumer
             self._tell(self._positions)

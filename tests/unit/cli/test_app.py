@@ -28,6 +28,7 @@ from llmos.schemas import ids, topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Model
 from llmos.schemas.control import CONTROL, Cancel, Query, Reply
+from llmos.schemas.dead import DeadLetter
 from llmos.schemas.errors import Ambiguous, BadSetting, Expired, UnknownModel
 from llmos.schemas.job import ErrorInfo, Item, Origin
 from llmos.schemas.requests import REQUESTS, Request
@@ -46,7 +47,8 @@ class System:
         self.requests: list[tuple[str, Request]] = []
         self.cancels: list[Cancel] = []
         self.refuse = False
-        self.bodies: dict[str, Any] = {}
+        self.dead = False
+        self.bodies: dict[str, Any] = {"job": {"job_id": JOB, "submissions": []}}
 
     @asynccontextmanager
     async def connect(self, settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
@@ -57,9 +59,9 @@ class System:
         try:
             async with Client.over(log, tenant=tenant, secret=secret) as client:
                 yield client
+        finally:
             # What was sent without waiting for it is still to be seen.
             await self._seen(log)
-        finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
@@ -83,7 +85,13 @@ class System:
                 for record in records:
                     request = REQUESTS.decode(record.value)
                     self.requests.append((place.topic, request))
-                    answer = self._make(Origin(*place, record.offset), request)
+                    origin = Origin(*place, record.offset)
+                    if self.dead:
+                        error = ErrorInfo(code="unknown_tenant", message="no such tenant")
+                        letter = DeadLetter(origin=origin, stage="ingest", error=error, at=1.0)
+                        await log.emit(Place(topics.DEAD, 0), [Out(None, encode(letter))])
+                        continue
+                    answer = self._make(origin, request)
                     await log.emit(Place(topics.RESULTS, answer.partition), [Out(answer.job_id, encode(answer))])
 
     def _make(self, origin: Origin, request: Request) -> Answer:
@@ -121,7 +129,7 @@ def system() -> System:
 def llmos(system: System) -> Callable[..., Result]:
     """Runs a command line against the system."""
 
-    def invoke(*words: str, stdin: str = "") -> Result:
+    def invoke(*words: str, stdin: str | bytes = "") -> Result:
         return CliRunner().invoke(app, list(words), input=stdin, obj=Session(connect=system.connect))
 
     return invoke
@@ -168,15 +176,34 @@ def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], sy
         assert "refused: no such model" in said.stderr
     said = llmos("submit", "echo", "x", "--json")
     assert said.exit_code == 2
-    assert json.loads(said.stdout)["error"]["code"] == "unknown_model"
+    assert json.loads(said.stdout)["error"] == {"code": "unknown_model", "message": "no such model", "retryable": False}
+
+
+def test_a_dead_letter_is_told_at_once(llmos: Callable[..., Result], system: System) -> None:
+    """A request that no stage could use has no answer; the reason ends the waiting, of a stream too."""
+    system.dead = True
+    for more in ([], ["--stream"]):
+        said = llmos("submit", "echo", "x", "--tenant", "nobody", *more)
+        assert (said.exit_code, said.stdout) == (2, "")
+        assert "unknown_tenant: no such tenant" in said.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["result", "zz"], 1, "names no job"),
-        (["result", JOB, "--timeout", "0.01"], 1, "No answer"),
-        (["submit", "generate", "x", "--max-tokens", "9999"], 2, "max_tokens"),
+        (["result", JOB], 1, "no such job"),
+        (["attach", JOB], 1, "no such job"),
+        (["jobs", "show", JOB], 1, "no such job"),
+        (["cancel", JOB], 1, "nothing live has that id"),
+        (["result", f"{JOB}@requests:0:1"], 1, "no such job"),
+        (["result", f"{JOB}@nowhere:0:1"], 1, "no such job"),
+        (["submit", "generate", "x", "--max-tokens", "9999"], 2, "--max-tokens"),
+        (["submit", "echo", "x", "--timeout", "-1"], 2, "--timeout"),
+        (["submit", "echo", "x", "--timeout", "99999"], 2, "--timeout"),
+        (["submit", "echo", "x", "--tenant", "No Body"], 2, "--tenant"),
+        (["submit", "echo", "x", "--set-input", "y=1"], 2, "--set-input"),
+        (["--set", "ingest.bogus=1", "status"], 78, "there is no such setting"),
         (["submit", "nothing", "x"], 2, "nothing"),
         (["--set", "kafka.nothing=1", "status"], 78, "kafka.nothing"),
         (["--set", "kafka", "status"], 78, "group.name=value"),
@@ -215,8 +242,31 @@ def test_a_failed_job_is_exit_code_2() -> None:
     assert exit_code(JobFailed(answer)) == 2
 
 
+def test_errors_before_the_sending_are_json_objects_too(llmos: Callable[..., Result], system: System) -> None:
+    """With code, message and whether a retry helps, as those of answers."""
+    system.bodies["job"]["submissions"] = [{"origin": ["requests", 0, 1]}]
+    for words, code, retryable in (
+        (["submit", "echo", "x", "--tenant", "No Body"], "invalid_request", False),
+        (["result", JOB, "--timeout", "0.01"], "no_answer", True),
+    ):
+        error = json.loads(llmos(*words, "--json").stdout)["error"]
+        assert (error["code"], error["retryable"]) == (code, retryable)
+        assert error["message"]
+
+
+def test_standard_input_that_is_no_text_is_an_error_of_the_user(llmos: Callable[..., Result]) -> None:
+    """It is told with its line and exit code 2, not as a bug."""
+    said = llmos("submit", "echo", "-", stdin=b"a\n\xff\n")
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "line 2 of standard input" in said.stderr
+
+
 def test_cancel_reaches_control(llmos: Callable[..., Result], system: System) -> None:
-    """It names the job and the tenant."""
+    """It names the job and the tenant, also where nothing live has its id."""
+    assert llmos("cancel", JOB, "--tenant", "acme").exit_code == 1
+    assert [cancel.tenant for cancel in system.cancels] == ["acme"]
+    system.cancels.clear()
+    system.bodies["job"]["submissions"] = [{"origin": ["requests", 0, 1]}]
     assert llmos("cancel", f"{JOB}@requests:0:1", "--tenant", "acme").exit_code == 0
     (cancel,) = system.cancels
     assert (cancel.job_id, cancel.tenant) == (bytes(16), "acme")
@@ -234,7 +284,7 @@ def test_the_scheduler_report_is_shown(llmos: Callable[..., Result], system: Sys
     )  # fmt: skip
     system.bodies = {"status": report, "devices": report}
     said = llmos("status").stdout
-    for expected in ("live jobs", "held by window", "node-0.cpu0", "0.250", "50 B/100 B"):
+    for expected in ("live jobs", "held by window", "node-0.cpu0", "0.250", "50 B/100 B", "tasks in flight now"):
         assert expected in said
     assert json.loads(llmos("devices", "--json").stdout)["utilisation"] == 0.25
 
@@ -278,7 +328,9 @@ def test_what_needs_no_system(llmos: Callable[..., Result], tmp_path: Any) -> No
     assert (found["worker.slots"]["value"], found["worker.slots"]["origin"]) == (3, "flag")
     state = ("--state-directory", str(tmp_path / "state"))
     first, second = llmos(*state, "keys", "init").stdout, llmos(*state, "keys", "init").stdout
-    assert first == second
+    assert "made now" in first
+    assert "already there" in second
+    assert first.splitlines()[1:] == second.splitlines()[1:]
     assert (tmp_path / "state" / "keyring.json").stat().st_mode & 0o077 == 0
     assert "nothing runs" in llmos(*state, "down").stdout
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
-from llmos.cli.inputs import KindChoice, input_of, texts_of
+from llmos.cli.inputs import in_words_of_flags, input_of, texts_of
 from llmos.cli.origins import rows
 from llmos.cli.overrides import parse_overrides
 from llmos.infra.settings import load
+from llmos.pipelines.kinds import KINDS
 from llmos.schemas.errors import BadSetting, InvalidRequest
-from llmos.schemas.tasks import EchoInput, EmbedInput, GenerateInput
+from llmos.schemas.tasks import INPUTS, OUTPUTS, EchoInput, EmbedInput, GenerateInput, KindName
 
 
 @pytest.mark.parametrize(
@@ -61,30 +63,93 @@ def test_each_setting_says_where_it_came_from(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("words", "lines", "texts"),
     [
-        (["a", "b"], ["never read"], ["a", "b"]),
-        (["-"], ["one\n", "\n", " two \n", "three"], ["one", " two ", "three"]),
-        (["first", "-"], ["x\n"], ["first", "x"]),
+        (["a", "b"], [b"never read"], ["a", "b"]),
+        (["-"], [b"one\n", b"\n", b" two \r\n", "drei ü".encode()], ["one", "", " two ", "drei ü"]),
+        (["first", "-"], [b"x\n"], ["first", "x"]),
     ],
 )
-def test_a_dash_stands_for_the_lines_of_standard_input(words: list[str], lines: list[str], texts: list[str]) -> None:
-    """Empty lines are left out, others are taken as they are."""
+def test_a_dash_stands_for_the_lines_of_standard_input(words: list[str], lines: list[bytes], texts: list[str]) -> None:
+    """Each line is one text, as it is, so that outputs match lines; also where it is empty."""
     assert texts_of(words, lines) == texts
 
 
-def test_no_text_is_refused() -> None:
-    """An empty standard input makes no job."""
-    with pytest.raises(InvalidRequest):
-        texts_of(["-"], ["\n"])
+@pytest.mark.parametrize(
+    ("words", "lines", "problem"),
+    [
+        (["-"], [], "there is no text"),
+        (["-"], [b"good\n", b"b\xe4d\n"], "line 2 of standard input: it is not UTF-8"),
+        (["b\udce4d"], [], "TEXT: it is not UTF-8"),
+    ],
+)
+def test_what_is_no_text_is_refused(words: list[str], lines: list[bytes], problem: str) -> None:
+    """An empty standard input makes no job, and bytes that are no text are told with their place."""
+    with pytest.raises(InvalidRequest, match=problem):
+        texts_of(words, lines)
+
+
+OPTIONS = {"max_tokens": 5, "temperature": 0.5, "seed": 1, "stop": None}
 
 
 @pytest.mark.parametrize(
-    ("kind", "texts", "found"),
+    ("kind", "texts", "more", "found"),
     [
-        (KindChoice.GENERATE, ["a"], GenerateInput(prompt="a", max_tokens=5, temperature=0.5, seed=1, stop=["."])),
-        (KindChoice.EMBED, ["a", "b"], EmbedInput(text=["a", "b"])),
-        (KindChoice.ECHO, ["a"], EchoInput(text="a")),
+        ("generate", ["a"], [], GenerateInput(prompt="a", max_tokens=5, temperature=0.5, seed=1)),
+        (
+            "generate",
+            ["a"],
+            ["top_k=3", 'stop=["."]'],
+            GenerateInput(prompt="a", max_tokens=5, temperature=0.5, seed=1, top_k=3, stop=["."]),
+        ),
+        ("embed", ["a", "b"], [], EmbedInput(text=["a", "b"])),
+        ("echo", ["a"], [], EchoInput(text="a")),
+        ("echo", ["a"], ["text=b"], EchoInput(text="b")),
     ],
 )
-def test_one_text_is_a_text_and_several_are_a_list(kind: KindChoice, texts: list[str], found: Any) -> None:
-    """The input is that of the kind."""
-    assert input_of(kind, texts, max_tokens=5, temperature=0.5, seed=1, stop=["."]) == found
+def test_one_text_is_a_text_and_several_are_a_list(kind: str, texts: list[str], more: list[str], found: Any) -> None:
+    """The input is that of the kind, with the flags that it knows."""
+    assert input_of(kind, texts, OPTIONS, more) == found
+
+
+def test_a_new_kind_needs_no_change_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts go to its field `text` or `prompt`, else to its first one; the rest is set by name."""
+    for name in ("text", "question"):
+        kind = msgspec.defstruct("New", [*([("before", int, 0)] if name == "text" else []), (name, str), ("k", int, 1)],
+                                 kw_only=True)  # fmt: skip
+        monkeypatch.setitem(INPUTS, "new", kind)
+        assert msgspec.structs.asdict(input_of("new", ["a"], OPTIONS, ["k=7"])).items() >= {name: "a", "k": 7}.items()
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "problem"),
+    [
+        ({"max_tokens": 0}, [], "--max-tokens: Expected `int` >= 1"),
+        ({}, ["top_k=x"], "--top-k: Expected `int`, got `str`"),
+        ({}, ["nothing=1"], "generate has prompt, max_tokens"),
+        ({}, ["top_k"], "name=value"),
+    ],
+)
+def test_what_the_kind_does_not_take_is_told_with_its_flag(options: Any, more: list[str], problem: str) -> None:
+    """Not with a path into a message."""
+    with pytest.raises(InvalidRequest) as caught:
+        input_of("generate", ["a"], options, more)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("problem", "text"),
+    [
+        (
+            "Expected `str` of length <= 64 - at `$.idempotency_key`",
+            "at --idempotency-key: Expected `str` of length <= 64.",
+        ),
+        ("it is empty", "at the request: it is empty."),
+    ],
+)
+def test_a_refused_field_is_told_with_its_flag(problem: str, text: str) -> None:
+    """A problem of the request as a whole stays as it is."""
+    assert text in str(in_words_of_flags(InvalidRequest(where="the request", problem=problem)))
+
+
+def test_kinds_are_the_same_everywhere() -> None:
+    """A kind has a name, an input, an output and a place in the registry, or is none."""
+    assert set(get_args(KindName)) == set(INPUTS) == set(OUTPUTS) == set(KINDS)

@@ -57,7 +57,7 @@ def test_an_event_is_one_json_line(tmp_path: Path) -> None:
         "job": "0f",
         "outcome": "admitted",
         "text": "ü\nx",
-        "key": "\x01",
+        "key": "AQ==",
     }
 
 
@@ -182,6 +182,7 @@ def test_a_stream_that_fails_is_counted_and_does_not_end_the_thread() -> None:
     stream = Full()
     sink = Sink(stream)
     sink.write("lost")
+    assert sink.flush(10)
     sink.write("kept")
     assert sink.flush(10)
     assert (stream.getvalue(), sink.lost) == ("kept\n", 1)
