@@ -209,6 +209,8 @@ async def requested(log: Log, job_id: bytes, origin: Origin) -> bool:
     if origin.topic not in topics.REQUESTS.values() or origin.partition >= (await log.partitions(origin.topic) or 0):
         return False
     begin, end = (await log.begins([place]))[place], (await log.ends([place]))[place]
+    if not begin <= origin.offset < end:
+        return False
     reader = log.reader()
     try:
         reader.assign({place: origin.offset})

@@ -23,7 +23,7 @@ FOLDERS = [
     Path(str(package.__file__)).resolve().parent
     for package in (llmos.schemas, llmos.infra, llmos.pipelines, llmos.services, llmos.client, llmos.cli)
 ]
-OWN_WORDS = {"JobFailed"}
+OWN_WORDS = {"DeadLettered", "JobFailed"}
 """Errors that fill their message themselves, from one argument."""
 
 # code → (class, whether a retry helps). A line may be added; one that is here is a promise to clients.
@@ -75,6 +75,8 @@ CODES = {
     "ambiguous": ("Ambiguous", True),
     "fenced": ("Fenced", True),
     "job_failed": ("JobFailed", False),
+    "dead_lettered": ("DeadLettered", False),
+    "no_such_job": ("NoSuchJob", False),
     "no_answer": ("NoAnswer", True),
     "no_reply": ("NoReply", True),
     "query_refused": ("QueryRefused", False),
