@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ async def bare_chain(bootstrap: str, partitions: int) -> AsyncIterator[tuple[str
     await _make_topics(bootstrap, partitions)
     hops: list[asyncio.subprocess.Process] = []
     try:
-        for source, target in zip(TOPICS, TOPICS[1:], strict=False):
+        for source, target in itertools.pairwise(TOPICS):
             last = ["--second", SECOND] if target == TOPICS[-1] else []
             hops.append(
                 await asyncio.create_subprocess_exec(

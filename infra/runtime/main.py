@@ -8,8 +8,8 @@ supervisor starts the process anew, and start-up is the recovery.
 from __future__ import annotations
 
 import asyncio
-import gc
 import contextlib
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator

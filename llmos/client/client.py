@@ -101,7 +101,7 @@ class Client:
             self._log = await KafkaLog.connect(self._kafka, f"client-{self.tenant}")
         self._board = Board()
         self._results = Results(self._log, self._board)
-        self._queries = Queries(self._log)
+        self._queries = Queries(self._log, self.tenant)
         self._turns: dict[str, int] = {}
         self._partitions: dict[str, int] = {}
         self._ends: dict[Place, int] = {}

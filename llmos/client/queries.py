@@ -1,4 +1,4 @@
-"""Asks the scheduler: a query on `control`, its reply on a topic that this client made for itself."""
+"""Asks the scheduler: a query on `control`, its reply on a topic that the tenant's clients share."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ REPLY_SECONDS = 3600.0
 
 
 class Queries:
-    """One reply topic, made at the first query; a reader task hands each reply to who asked."""
+    """The tenant's reply topic, made at its first query; a reader task hands each reply to who asked, others' are let go."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, tenant: str) -> None:
         self._log = log
-        self._place = Place(f"reply.{uuid.uuid4().hex}", 0)
+        self._place = Place(f"reply.queries.{tenant}", 0)
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
