@@ -79,8 +79,7 @@ def run_service(service: str, instance: str | None, settings: Settings, body: Bo
         return OPERATOR
     try:
         keyring = Keyring.load(settings.keyring)
-        _spare_the_collector()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with _spared_collector(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Process(service, instance, settings, keyring, backends).run(body))
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - the last place where it can be told
         code = _explain(service, problem)
@@ -210,12 +209,19 @@ async def _close(what: str, close: Callable[[], Awaitable[None]]) -> None:
         log.warning("close_timed_out", what=what, seconds=CLOSE_SECONDS)
 
 
-def _spare_the_collector() -> None:
-    """Records make many short-lived objects and few cycles: what was imported is never looked at again, and the rest is
-    looked at less often."""
+@contextlib.contextmanager
+def _spared_collector() -> Iterator[None]:
+    """Records make many short-lived objects and few cycles: what was imported is not looked at again while the service
+    runs, and the rest is looked at less often."""
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _explain(service: str, problem: BaseException) -> int:

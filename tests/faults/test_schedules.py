@@ -3,6 +3,8 @@ clause of the rules matters: leave it out, and some schedule finds it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import structlog
 
@@ -19,9 +21,11 @@ TRIES = 60
 
 
 @pytest.fixture(autouse=True)
-def _quiet() -> None:
+def _quiet() -> Iterator[None]:
     """Some million events of simulated services are nobody's business."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
