@@ -60,7 +60,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
 
 
 class TasksDone(Message, frozen=True, kw_only=True, tag="tasks_done/1"):
-    """Tasks whose outcomes are on `partials`, with the seconds each was served."""
+    """Tasks of jobs of several parts whose outcomes are on `partials`, with the seconds each was served. Of a job of one part
+    the receipt says it."""
 
     device: Name
     incarnation: Offset

@@ -8,6 +8,7 @@ from llmos.infra.stages.backlog import watch_backlog
 from llmos.infra.stages.ownership import owned, partitions_of
 from llmos.infra.stages.transactional import Transactional
 from llmos.schemas import topics
+from llmos.services.aggregator.credits import Credits
 from llmos.services.aggregator.layout import overlapping_names, producer_names, record_layout
 from llmos.services.aggregator.merger import Merger
 
@@ -18,5 +19,6 @@ async def run(ctx: Context) -> None:
     layout = await record_layout(ctx, partitions)
     instance = ctx.settings.instance
     names = [producer_names(instance), overlapping_names(instance, layout.instances, partitions)]
-    stage = Transactional(ctx, "aggregator", owned(instance, partitions), names, Merger(ctx))
-    await run_beside(stage.run(), watch_backlog(ctx, stage.reached))
+    credits = Credits(ctx)
+    stage = Transactional(ctx, "aggregator", owned(instance, partitions), names, Merger(ctx, credits))
+    await run_beside(stage.run(), credits.run(), watch_backlog(ctx, stage.reached))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import msgspec
 import structlog
 
-from llmos.infra.ledger.port import LedgerAway
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered
@@ -24,6 +23,7 @@ from llmos.schemas.job import Head
 from llmos.schemas.partials import PARTIALS, LowWatermark, Outcome
 from llmos.schemas.results import USAGE, Receipt
 from llmos.services.aggregator.answering import Made, answer_outcomes, answer_verdict
+from llmos.services.aggregator.credits import Credits
 
 log = structlog.get_logger()
 
@@ -39,8 +39,9 @@ class _Pending:
 class Merger:
     """The aggregator's decisions, for the transactional stage."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, credits: Credits) -> None:
         self._ctx = ctx
+        self._credits = credits
         self._reply_topics = ReplyTopics(ctx)
         self._pending: dict[Place, dict[int, _Pending]] = {}
         self._made: dict[Place, set[int]] = {}
@@ -107,11 +108,7 @@ class Merger:
                 seconds=now - receipt.stages.answered_at,
                 code=receipt.code,
             )
-        try:
-            await self._ctx.ledger.release(holds)
-        except LedgerAway as away:
-            # The scheduler's reconciliation drops what is not live.
-            log.warning("ledger_away", problem=str(away))
+        self._credits.give_back(holds)
 
     def _outcome(self, pending: dict[int, _Pending], record: Record, outcome: Outcome, now: float) -> Made | None:
         task = outcome.task

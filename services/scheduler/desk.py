@@ -214,7 +214,7 @@ class Desk:
             self._adopt(device, named, now)
         for named in message.done:
             task = self.jobs.task((named.partition, named.s, named.part))
-            if task is not None and task.state in ("waiting", "retrying"):
+            if task is not None:
                 self._done(task)
         self._miss(device, message, now)
 

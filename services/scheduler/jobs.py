@@ -159,6 +159,11 @@ class Jobs:
         assert not task.queued, "a waiting task lies in its group's list"
         task.group = group
 
+    @property
+    def anybody_waits(self) -> bool:
+        """Whether a task waits for a device."""
+        return bool(self._waiting)
+
     def waiting(self) -> Iterator[tuple[Group, list[Key]]]:
         """The groups that wait, each in order."""
         yield from self._waiting.items()

@@ -17,9 +17,11 @@ from llmos.schemas.base import encode
 from llmos.schemas.telemetry import TaskFailed, TasksDone
 from llmos.services.worker.held import HeldTasks
 from llmos.services.worker.runners.events import Event
-from llmos.services.worker.settling import Settled, Settler, tasks_of
+from llmos.services.worker.settling import Settled, Settler
 
 log = structlog.get_logger()
+WORD_SECONDS = 0.02
+"""How long word of what is done may wait for more of it."""
 _TELEMETRY = Place(topics.TELEMETRY, 0)
 
 
@@ -53,10 +55,8 @@ class Publisher:
         """Sends until cancelled."""
         word: list[TasksDone | TaskFailed] = []
         while True:
-            if not self._events and not word:
-                self._idle.set()
-                self._wake.clear()
-                await self._wake.wait()
+            if not self._events:
+                await self._news(bool(word))
             events, self._events = self._events, []
             settled = self._settler.settle(events, self._ctx.clock.now())
             outbox = self._outbox(settled)
@@ -65,6 +65,20 @@ class Publisher:
             await outbox.send(self._ctx.log)
             # Only now are the outcomes on `partials`: the scheduler hears of them with the next batch.
             word = self._word(settled)
+
+    async def _news(self, has_word: bool) -> None:
+        """Waits for events; word to the scheduler waits a moment for company: each record that goes alone wakes the
+        broker and the scheduler, and windows are twice what a device can run."""
+        self._wake.clear()
+        if not has_word:
+            self._idle.set()
+            await self._wake.wait()
+            return
+        try:
+            async with asyncio.timeout(WORD_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
 
     def _outbox(self, settled: Settled) -> Outbox:
         outbox = Outbox()
@@ -95,13 +109,20 @@ class Publisher:
             note("worker", "failed", epoch=failed.task.epoch, seconds=0.0, code=failed.error.code)
         if not settled.outcomes:
             return []
-        tasks = tasks_of(settled.outcomes)
-        self._held.done(tasks, self._ctx.clock.now())
+        self._held.done([outcome.task for outcome in settled.outcomes], self._ctx.clock.now())
+        # Of a job of one part the receipt says the same a moment later; word of it would double what wakes the scheduler.
+        parts = [
+            (outcome.task, seconds)
+            for outcome, seconds in zip(settled.outcomes, settled.service_seconds, strict=True)
+            if outcome.head.parts > 1
+        ]
+        if not parts:
+            return []
         return [
             TasksDone(
                 device=self._device,
                 incarnation=self._incarnation,
-                tasks=tasks,
-                service_seconds=settled.service_seconds,
+                tasks=[task for task, _ in parts],
+                service_seconds=[seconds for _, seconds in parts],
             )
         ]

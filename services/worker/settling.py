@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llmos.schemas.base import Message
-from llmos.schemas.job import Head, Item, Task, Times, Usage, error_info
+from llmos.schemas.job import Head, Item, Times, Usage, error_info
 from llmos.schemas.partials import Outcome
 from llmos.schemas.stream import State, Tokens
 from llmos.schemas.telemetry import TaskFailed
@@ -153,8 +153,3 @@ class Settler:
                 finished_at=now,
             ),
         )
-
-
-def tasks_of(outcomes: Sequence[Outcome]) -> list[Task]:
-    """The tasks of these outcomes."""
-    return [outcome.task for outcome in outcomes]

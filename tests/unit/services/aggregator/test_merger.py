@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from llmos.schemas.dead import DEAD
 from llmos.schemas.ids import partition_of
 from llmos.schemas.partials import LowWatermark, Verdict
 from llmos.schemas.results import RESULTS, USAGE, Answer, Receipt
+from llmos.services.aggregator.credits import Credits
 from llmos.services.aggregator.merger import Merger
 from llmos.services.ingest.credits import limits_of
 from tests.kit.bench import HandClock, configured, context, head, record
@@ -38,7 +40,8 @@ class Fed:
         self.ctx = ctx
         assert isinstance(ctx.clock, HandClock)
         self.clock = ctx.clock
-        self.merger = Merger(ctx)
+        self.credits = Credits(ctx)
+        self.merger = Merger(ctx, self.credits)
         self.answered = Answered(Marks())
         self._offset = 0
 
@@ -196,7 +199,11 @@ async def test_credits_come_back_when_the_answer_is_written(fed: Fed) -> None:
     ready = await fed.feed(outcome(ONE), written=False)
     assert (await ledger.use())["standard"].jobs == 2
     await fed.write(ready)
-    assert (await ledger.use())["standard"].jobs == 1
+    giving_back = asyncio.create_task(fed.credits.run())
+    async with asyncio.timeout(10):
+        while (await ledger.use())["standard"].jobs != 1:  # noqa: ASYNC110  a ledger tells nobody of its changes
+            await asyncio.sleep(0)
+    giving_back.cancel()
     await ledger.release([TWO.hold])
     assert (await ledger.use())["standard"].jobs == 0
 
