@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import structlog
-from prometheus_client import Counter, Histogram
 
-from llmos.infra.telemetry.metrics import RECORD_SECONDS, RECORDS
+from llmos.infra.telemetry.metrics import RECORD_SECONDS, RECORDS, counter, histogram
 
 
 def note(
@@ -22,9 +20,8 @@ def note(
     code: str = "",
 ) -> None:
     """Logs and counts a record that a service has settled."""
-    counter, histogram = _metrics(service, outcome)
-    counter.inc()
-    histogram.observe(max(seconds, 0.0))
+    counter(RECORDS, service, outcome).inc()
+    histogram(RECORD_SECONDS, service).observe(max(seconds, 0.0))
     event: dict[str, object] = {"outcome": outcome, "seconds": round(seconds, 6)}
     if job is not None:
         event["job"] = job.hex()
@@ -35,12 +32,6 @@ def note(
     if code:
         event["code"] = code
     _logger(structlog.get_config()["processors"]).info("record", **event)
-
-
-@lru_cache(maxsize=1024)
-def _metrics(service: str, outcome: str) -> tuple[Counter, Histogram]:
-    # A labelled metric is looked up under a lock each time; this runs once per record.
-    return RECORDS.labels(service, outcome), RECORD_SECONDS.labels(service)
 
 
 class _Bound:

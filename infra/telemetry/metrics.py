@@ -5,6 +5,8 @@ Base units: seconds, bytes, per second. Labels take few values: never a job, a t
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
 # They would be a second series per counter, read by no panel of ours.
@@ -61,6 +63,18 @@ LOOP_PROGRESS_AGE = Gauge(
 )
 READY = Gauge("llmos_ready", "1 while the service takes work", registry=REGISTRY)
 EVENTS_LOST = Gauge("llmos_events_lost", "Log events left out, since the start", registry=REGISTRY)
+
+
+@lru_cache(maxsize=4096)
+def counter(metric: Counter, *labels: str) -> Counter:
+    """A labelled counter, looked up once: for what counts every record."""
+    return metric.labels(*labels)
+
+
+@lru_cache(maxsize=4096)
+def histogram(metric: Histogram, *labels: str) -> Histogram:
+    """A labelled histogram, looked up once."""
+    return metric.labels(*labels)
 
 
 def render() -> bytes:

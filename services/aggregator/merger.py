@@ -15,7 +15,7 @@ from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.reply_topics import ReplyTopics
 from llmos.infra.stages.transactional import Ready
-from llmos.infra.telemetry.metrics import ANSWER_SECONDS, ANSWERS, FIRST_TOKEN_SECONDS
+from llmos.infra.telemetry.metrics import ANSWER_SECONDS, ANSWERS, FIRST_TOKEN_SECONDS, counter, histogram
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.errors import Malformed, RecordError
@@ -138,8 +138,8 @@ class Merger:
 
 
 def _measure(receipt: Receipt, now: float) -> None:
-    ANSWERS.labels(receipt.status).inc()
+    counter(ANSWERS, receipt.status).inc()
     stages = receipt.stages
-    ANSWER_SECONDS.labels(receipt.lane).observe(max(now - stages.admitted_at, 0.0))
+    histogram(ANSWER_SECONDS, receipt.lane).observe(max(now - stages.admitted_at, 0.0))
     if stages.first_output_at:
-        FIRST_TOKEN_SECONDS.labels(receipt.lane).observe(max(stages.first_output_at - stages.admitted_at, 0.0))
+        histogram(FIRST_TOKEN_SECONDS, receipt.lane).observe(max(stages.first_output_at - stages.admitted_at, 0.0))

@@ -11,7 +11,7 @@ from llmos.infra.runtime.context import Context
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.reply_topics import ReplyEvents
 from llmos.infra.stages.sending import Outbox
-from llmos.infra.telemetry.metrics import TOKENS
+from llmos.infra.telemetry.metrics import TOKENS, counter
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.telemetry import TaskFailed, TasksDone
@@ -95,8 +95,8 @@ class Publisher:
 
     def _word(self, settled: Settled) -> list[TasksDone | TaskFailed]:
         for outcome in settled.outcomes:
-            TOKENS.labels(self._device, "in").inc(outcome.usage.tokens_in)
-            TOKENS.labels(self._device, "out").inc(outcome.usage.tokens_out)
+            counter(TOKENS, self._device, "in").inc(outcome.usage.tokens_in)
+            counter(TOKENS, self._device, "out").inc(outcome.usage.tokens_out)
             note(
                 "worker",
                 "done",
