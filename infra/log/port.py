@@ -107,6 +107,13 @@ class Transactor(Protocol):
             Ambiguous: nobody knows.
         """
 
+    async def settle(self, places: Sequence[Place]) -> None:
+        """Ends what an earlier life of this name was committing at these places when the broker died.
+
+        A commit that was decided is carried out; the log itself may forget to. Once, before the state is read.
+        Raises `Fenced`, `Ambiguous`.
+        """
+
     async def close(self) -> None:
         """Ends the producer; bounded in time."""
 

@@ -82,6 +82,9 @@ class Transactional:
         for name in foreign:
             await (await ctx.log.transactor(name)).close()
         transactors = [await ctx.log.transactor(name) for name in own]
+        written = [Place(topic, p.partition) for topic in (topics.RESULTS, topics.USAGE) for p in self._places]
+        for transactor in transactors:
+            await transactor.settle(written)
         reader = ctx.log.reader(self._group)
         try:
             await self._recover(reader)

@@ -16,6 +16,19 @@ from tests.kit.log_bench import A0, A1, Connect, everything, outs, spec, values
 class TransactorKit:
     """Transactions."""
 
+    async def test_settling_shows_nothing_and_fences_nothing(self, connect: Connect) -> None:
+        """It adds no record, readers get past it, and the same transactor writes as before; an older one is fenced."""
+        log = await connect("one")
+        await log.ensure([spec()])
+        old = await log.transactor("t")
+        new = await log.transactor("t")
+        await new.settle([A0, A1])
+        await new.transact({A0: outs("a")})
+        assert values(await everything(log, A0)) == ["a"]
+        assert await everything(log, A1) == []
+        with pytest.raises(Ambiguous):
+            await old.transact({A0: outs("b")})
+
     async def test_a_transaction_is_written_in_all_places(self, connect: Connect) -> None:
         """The offsets told are those read; the position passes over the markers to the very end."""
         log = await connect("one")

@@ -79,6 +79,27 @@ class KafkaTransactor:
         task.add_done_callback(self._ran)
         return await asyncio.shield(task)
 
+    async def settle(self, places: Sequence[Place]) -> None:
+        """Ends what an earlier life was committing when the broker died, by an empty transaction over these places.
+
+        A broker that starts after a crash finishes a commit that it had decided; while its own registration is renewed
+        its partitions have no leader, it takes them for deleted, and forgets their markers. Then their readers wait for
+        ever. The markers of a later transaction of the same producer end the earlier one, too. What was begun and not
+        decided is aborted by the initialisation before this, as ever. Raises `Fenced`, `Ambiguous`.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._producer.begin_transaction()
+                for place in places:
+                    await self._producer.partitions_for(self._names.wire(place.topic))
+                    # What `send` does before it sends; there is nothing to send.
+                    self._producer._txn_manager.maybe_add_partition_to_txn(self._names.partition(place))
+                await self._producer.commit_transaction()
+        except RAISED as error:
+            if type(error) in FENCED:
+                raise Fenced(what=f"Transactor {self._name}") from error
+            raise ambiguous(f"settling of {self._name}", error) from error
+
     def _ran(self, task: asyncio.Task[dict[Place, int]]) -> None:
         self._running = None
         error = None if task.cancelled() else task.exception()

@@ -56,6 +56,10 @@ class MemoryTransactor:
                 raise Crashed from None
             raise
 
+    async def settle(self, places: Sequence[Place]) -> None:
+        """Nothing to do: here a decided commit is always carried out."""
+        await self._life.gate()
+
     def _ran(self, task: asyncio.Task[dict[Place, int]]) -> None:
         self._running = None
         error = None if task.cancelled() else task.exception()
