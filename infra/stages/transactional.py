@@ -1,8 +1,8 @@
 """Rules 3 and 4: the one transactional writer. First outcome wins; the answer and its receipt appear together or not at all.
 
-Start: initialise the producers (fences the old ones and ends their transactions) → read the commit → read `usage`
-from V to its end as of now → take turns. A turn: read `partials`, let the merger make answers of complete outcomes,
-write them in one transaction with one of two producers used in turn, commit plainly when due.
+Start: initialise the producers (fences the old ones and ends their transactions) → settle what a killed broker forgot →
+read the commit → read `usage` from V to its end as of now → take turns. A turn: read `partials`, let the merger make
+answers of complete outcomes, write them in one transaction with one of two producers used in turn, commit plainly when due.
 """
 
 from __future__ import annotations
@@ -79,10 +79,12 @@ class Transactional:
         """Takes turns until `ctx.stop` is set, then commits and returns."""
         ctx = self._ctx
         own, foreign = self._names[0], self._names[1]
-        for name in foreign:
-            await (await ctx.log.transactor(name)).close()
-        transactors = [await ctx.log.transactor(name) for name in own]
         written = [Place(topic, p.partition) for topic in (topics.RESULTS, topics.USAGE) for p in self._places]
+        for name in foreign:
+            transactor = await ctx.log.transactor(name)
+            await transactor.settle(written)
+            await transactor.close()
+        transactors = [await ctx.log.transactor(name) for name in own]
         for transactor in transactors:
             await transactor.settle(written)
         reader = ctx.log.reader(self._group)
