@@ -51,6 +51,19 @@ class UnknownModel(RefusedError):
     code = "unknown_model"
 
 
+class ModelQuarantined(RefusedError):
+    """Model {model!r} is in quarantine on {node} and nowhere whole: {problem}; put whole files back, then
+    `llmos models verify`."""
+
+    code = "model_quarantined"
+
+
+class NoChatTemplate(RefusedError):
+    """Model {model!r} has no chat template, so it takes no messages; send a prompt."""
+
+    code = "no_chat_template"
+
+
 class WrongModel(RefusedError):
     """Model {model!r} cannot do {kind!r}: it is a {architecture}; choose one that can with `llmos models list`."""
 
@@ -151,6 +164,27 @@ class ModelUnavailable(FailedError):
 
     code = "model_unavailable"
     retryable = True
+
+
+class DeviceOutOfMemory(FailedError):
+    """The memory of {device} did not suffice for this input ({problem}); it is tried once elsewhere, then shorten it."""
+
+    code = "device_out_of_memory"
+    retryable = True
+
+
+class NotFinite(FailedError):
+    """The model's numbers were not finite for this input (NaN or infinity), so that it has no result; the model or its
+    dtype may be at fault."""
+
+    code = "not_finite"
+    retryable = True
+
+
+class ModelGone(FailedError):
+    """No node has model {model!r} any more, so this cannot be run; put it back, or ask for another."""
+
+    code = "model_gone"
 
 
 class PayloadUnreadable(FailedError):

@@ -24,6 +24,10 @@ METADATA_CHARACTERS = 4096
 """What Kafka takes as metadata of a committed offset."""
 STOP_STRINGS = 16
 """Stop strings of one request."""
+CHOICES = 128
+"""Outputs of one prompt."""
+TOP_LOGPROBS = 20
+"""Likeliest tokens that are told of at each place of an output."""
 STOP_CHARACTERS = 128
 """The length of a stop string."""
 PARTITIONS = 99

@@ -57,6 +57,9 @@ RESIDENCY: dict[ResidencyState, tuple[ResidencyState, ...]] = {
 }
 """A model on a device."""
 
+Tier = Literal["disk", "host", "device"]
+"""Where a model's bytes are."""
+
 FINAL_JOB_STATES: frozenset[str] = frozenset(state for state, following in JOB.items() if not following)
 
 

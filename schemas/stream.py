@@ -62,6 +62,14 @@ class State(Message, frozen=True, kw_only=True, tag="state/1"):
     done: Count = 0
     """Of loading: bytes read."""
     of: Count = 0
+    rule: Code = ""
+    """Of waiting: the rule that holds it."""
+    need: float = 0.0
+    have: float = 0.0
+    position: Count = 0
+    """Of waiting: how many tasks go before it, plus one; 0: unknown."""
+    predicted_start_at: Seconds = 0.0
+    """When a device should begin with it (Unix seconds); 0: unknown."""
 
 
 STREAM = Codec.of(Tokens, State)

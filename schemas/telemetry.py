@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from llmos.schemas.base import Codec, Message, Value
 from llmos.schemas.job import ErrorInfo, Lane, Task
-from llmos.schemas.limits import Count, Name, Offset, Seconds, Short
-from llmos.schemas.states import ResidencyState
+from llmos.schemas.limits import Code, Count, Name, Offset, Seconds, Short
+from llmos.schemas.states import ResidencyState, Tier
 
 
 class Residency(Value, frozen=True, kw_only=True):
@@ -18,6 +18,42 @@ class Residency(Value, frozen=True, kw_only=True):
     load_seconds: Seconds = 0.0
     last_used_at: Seconds = 0.0
     active: Count = 0
+    tier: Tier = "device"
+    pinned: bool = False
+    estimated_bytes: Count = 0
+    """What it was expected to take before it was loaded; beside the measured `resident_bytes` it tells the error."""
+    loaded_bytes: Count = 0
+    """Of a model that is loading: bytes read so far."""
+    weight_bytes: Count = 0
+    """Of a model that is loading: bytes to be read."""
+
+
+class HostLoad(Value, frozen=True, kw_only=True):
+    """The machine of a worker, as it is watched."""
+
+    processor_utilisation: float = 0.0
+    """0 … 1, over all cores."""
+    memory_bytes: Count = 0
+    memory_available_bytes: Count = 0
+    processor_pressure: float = 0.0
+    """Share of the last 10 s in which some task waited for a core (PSI `some`), 0 … 1."""
+    memory_pressure: float = 0.0
+    io_pressure: float = 0.0
+
+
+class DeviceLoad(Value, frozen=True, kw_only=True):
+    """The device itself, as its driver tells it; of a share of the CPU, its cores."""
+
+    utilisation: float = 0.0
+    """0 … 1, by anybody, not by this worker alone."""
+    own_utilisation: float = 0.0
+    """0 … 1, by this worker."""
+    memory_bytes: Count = 0
+    memory_used_bytes: Count = 0
+    throttled: Short = ""
+    """Why it runs slower than it could (heat, power, somebody else's load); empty: it does not."""
+    clock_fraction: float = 1.0
+    """Present clock over its highest."""
 
 
 class Served(Value, frozen=True, kw_only=True):
@@ -30,6 +66,13 @@ class Served(Value, frozen=True, kw_only=True):
     """Device time shared out over the tasks that ran together."""
     tokens_in: Count = 0
     tokens_out: Count = 0
+    prefill_tokens: Count = 0
+    """Prompt tokens (or tokens of texts to embed) that were computed, those of unfinished tasks included."""
+    prefill_seconds: Seconds = 0.0
+    decode_steps: Count = 0
+    decode_tokens: Count = 0
+    """Sum of the batch over all decode steps; over `decode_steps` it is the mean batch."""
+    decode_seconds: Seconds = 0.0
 
 
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
@@ -57,6 +100,18 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     kinds: list[str] = []
     models: list[str] = []
     """Identities of the models that its node has."""
+    step_seconds: Seconds = 0.0
+    """How long the step that runs now has been running; 0: none runs."""
+    step_limit_seconds: Seconds = 0.0
+    """A step that runs for longer than this is hung, by what such steps took so far; 0: unknown."""
+    started: Count = 0
+    """Tasks that began to run, since start."""
+    waited_seconds: Seconds = 0.0
+    """Sum over them of the time between arrival and beginning, of loads not counted: the delay that windows steer by."""
+    idle_seconds: Seconds = 0.0
+    """Wall time without any work, since start."""
+    host: HostLoad | None = None
+    load: DeviceLoad | None = None
 
 
 class TasksDone(Message, frozen=True, kw_only=True, tag="tasks_done/1"):
@@ -109,6 +164,13 @@ class ModelRate(Value, frozen=True, kw_only=True):
     utilisation: float
     mean_service_seconds: Seconds
     samples: Count
+    confidence: float = 0.0
+    """0 … 1: how far the measured rates are trusted over the prior."""
+    prefill_tokens_per_second: float = 0.0
+    decode_step_seconds: Seconds = 0.0
+    """Of a batch of one."""
+    decode_step_seconds_per_sequence: Seconds = 0.0
+    """What each further sequence adds to a step."""
 
 
 class DeviceReport(Value, frozen=True, kw_only=True):
@@ -127,6 +189,13 @@ class DeviceReport(Value, frozen=True, kw_only=True):
     residents: list[Residency] = []
     rates: list[ModelRate] = []
     served: Count = 0
+    draining: bool = False
+    delay_seconds: Seconds = 0.0
+    """Measured wait of tasks on the device before they run."""
+    backlog_seconds: Seconds = 0.0
+    """Predicted time until what is in flight is done."""
+    host: HostLoad | None = None
+    load: DeviceLoad | None = None
 
 
 class SchedulerReport(Message, frozen=True, kw_only=True, tag="scheduler_report/1"):
@@ -143,4 +212,54 @@ class SchedulerReport(Message, frozen=True, kw_only=True, tag="scheduler_report/
     """Held tasks by the rule that holds them."""
 
 
-TELEMETRY = Codec.of(Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport)
+class Candidate(Value, frozen=True, kw_only=True):
+    """A device as a decision saw it: by which rule it was refused, or what was predicted of it."""
+
+    device: Name
+    rule: Code = ""
+    """Empty: it might have taken the task."""
+    need: float = 0.0
+    have: float = 0.0
+    wait_seconds: Seconds = 0.0
+    load_seconds: Seconds = 0.0
+    service_seconds: Seconds = 0.0
+
+
+class Decided(Message, frozen=True, kw_only=True, tag="decided/1"):
+    """One decision of the scheduler about one task, or about tasks alike that are held: candidates, choice, reasons."""
+
+    at: Seconds
+    term: Offset
+    turn: Count
+    """Counts the decisions of this term; those of one turn share it."""
+    task: Task
+    """The first, of those that are held."""
+    tasks: Count = 1
+    kind: Name
+    model: str = ""
+    device: str = ""
+    """The choice; empty: held."""
+    rule: Code = ""
+    """Held by it."""
+    need: float = 0.0
+    have: float = 0.0
+    predicted_start_at: Seconds = 0.0
+    predicted_done_at: Seconds = 0.0
+    candidates: list[Candidate] = []
+
+
+class PolicyInput(Message, frozen=True, kw_only=True, tag="policy_input/1"):
+    """What the policy saw in one turn, while its inputs are recorded: all of it, or what changed since the turn before;
+    `llmos.pipelines.scheduling.replay` decides it again, bit by bit."""
+
+    at: Seconds
+    term: Offset
+    turn: Count
+    whole: bool = False
+    body: bytes = b""
+    """MessagePack, as `llmos.pipelines.scheduling.replay` writes it."""
+    decision: bytes = b""
+    """What was decided, in the same form."""
+
+
+TELEMETRY = Codec.of(Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput)

@@ -88,9 +88,9 @@ TABLE: tuple[Topic, ...] = (
     Topic(name=RESULTS, key="job id", partitions="N", retention_seconds=7 * _DAY, writers=("aggregator",), readers=("client",), carries="Answer"),
     Topic(name=USAGE, key="job id", partitions="N", retention_seconds=90 * _DAY, writers=("aggregator",), readers=("scheduler", "aggregator", "billing"), carries="Receipt", append_time=True),
     Topic(name=DEAD, key="origin", partitions="one", retention_seconds=30 * _DAY, writers=("ingest", "verify", "scheduler", "worker", "aggregator"), readers=("operator",), carries="DeadLetter"),
-    Topic(name=CONTROL, key="target", partitions="one", retention_seconds=_DAY, writers=("client", "cli", "scheduler"), readers=("scheduler", "worker"), carries="Cancel, CancelTask, Query, Drain", append_time=True),
-    Topic(name=TELEMETRY, key="source", partitions="one", retention_seconds=_HOUR, writers=("worker", "node", "scheduler"), readers=("scheduler", "ingest", "cli"), carries="Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport"),
-    Topic(name=CATALOG, key="identity, alias", partitions="one", retention_seconds=None, writers=("worker", "cli"), readers=("verify", "scheduler", "worker"), carries="Model, Alias"),
+    Topic(name=CONTROL, key="target", partitions="one", retention_seconds=_DAY, writers=("client", "cli", "scheduler"), readers=("scheduler", "worker", "node"), carries="Cancel, CancelTask, Query, Drain, ModelCommand, ModelOrder, Fence", append_time=True),
+    Topic(name=TELEMETRY, key="source", partitions="one", retention_seconds=_HOUR, writers=("worker", "node", "scheduler"), readers=("scheduler", "ingest", "cli"), carries="Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput"),
+    Topic(name=CATALOG, key="identity, alias, node, pin", partitions="one", retention_seconds=None, writers=("worker", "scheduler"), readers=("verify", "scheduler", "worker"), carries="Model, Alias, NodeModels, Pin"),
     Topic(name=TENANTS, key="tenant", partitions="one", retention_seconds=None, writers=("cli",), readers=("ingest", "verify", "scheduler"), carries="Tenant"),
     Topic(name=EPOCHS, key="name", partitions="one", retention_seconds=None, writers=("scheduler", "aggregator"), readers=("scheduler", "aggregator"), carries="Term, Deaths, Layout"),
 )  # fmt: skip
