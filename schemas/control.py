@@ -44,7 +44,7 @@ class Query(Message, frozen=True, kw_only=True, tag="query/1"):
     """A question; the reply carries its id."""
 
     id: RequestId
-    what: Literal["status", "job", "jobs", "devices", "models"]
+    what: Literal["status", "job", "jobs", "explain", "devices", "models"]
     reply_to: TopicName
     tenant: TenantName | None = None
     job_id: JobId | None = None

@@ -64,6 +64,36 @@ class NoChatTemplate(RefusedError):
     code = "no_chat_template"
 
 
+class UnknownDevice(RefusedError):
+    """No device is named {device!r}; `llmos devices` shows those that are there."""
+
+    code = "unknown_device"
+
+
+class NotOnDevice(RefusedError):
+    """Model {model!r} cannot be on {where}: no node of such a device has its files; `llmos models show` says where it is."""
+
+    code = "not_on_device"
+
+
+class AliasTaken(RefusedError):
+    """{alias!r} is the name of a model and cannot stand for another; choose another alias."""
+
+    code = "alias_taken"
+
+
+class UnknownAlias(RefusedError):
+    """There is no alias {alias!r}; `llmos models list` shows those that there are."""
+
+    code = "unknown_alias"
+
+
+class ModelPinned(RefusedError):
+    """Model {model!r} is pinned on {device}; `llmos models unpin` it there first."""
+
+    code = "model_pinned"
+
+
 class WrongModel(RefusedError):
     """Model {model!r} cannot do {kind!r}: it is a {architecture}; choose one that can with `llmos models list`."""
 

@@ -58,6 +58,10 @@ class GenerateInput(Value, frozen=True, kw_only=True):
     """Log-probabilities of the output's tokens, and of so many of the likeliest tokens at each place; none: no such."""
 
 
+Prompt = str | list[ChatMessage]
+"""What one sequence goes on from: a text, or a conversation for the model's chat template."""
+
+
 class TopToken(Value, frozen=True, array_like=True, kw_only=False):
     """A token that was likely at a place: its id, its text (U+FFFD where it is no whole character), its log-probability."""
 

@@ -210,6 +210,10 @@ class SchedulerReport(Message, frozen=True, kw_only=True, tag="scheduler_report/
     devices: list[DeviceReport] = []
     held: dict[str, Count] = {}
     """Held tasks by the rule that holds them."""
+    arrival_rate: float = 0.0
+    """λ, μ and ρ of all devices together, per second."""
+    service_rate: float = 0.0
+    utilisation: float = 0.0
 
 
 class Candidate(Value, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ LlmosError
 ├── NoAnswer         the time a caller wanted to wait is over; the job goes on
 ├── NoReply          nobody replied to a query
 ├── QueryRefused     the scheduler replied with an error
+├── CommandRefused   so it did to a command
+├── NotDone          what a command asked for takes longer than a caller wanted to wait; it goes on
 └── BadReference     the text names no job
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from llmos.schemas.dead import DeadLetter
 from llmos.schemas.errors import LlmosError
+from llmos.schemas.job import ErrorInfo
 from llmos.schemas.results import Answer
 
 
@@ -54,7 +57,7 @@ class NoAnswer(LlmosError):
 
 
 class NoReply(LlmosError):
-    """No reply to query {what!r} within {seconds:.1f} s; is a scheduler running? `llmos status` says so."""
+    """No reply to {what!r} within {seconds:.1f} s; is a scheduler running? `llmos status` says so."""
 
     code = "no_reply"
     retryable = True
@@ -64,6 +67,24 @@ class QueryRefused(LlmosError):
     """The scheduler refused query {what!r} with {error_code}: {message}"""
 
     code = "query_refused"
+
+
+class CommandRefused(LlmosError):
+    """{what} was refused with {error_code}: {message}"""
+
+    code = "command_refused"
+
+    @property
+    def error(self) -> ErrorInfo:
+        """The scheduler's error."""
+        return ErrorInfo(code=str(self.values["error_code"]), message=str(self.values["message"]))
+
+
+class NotDone(LlmosError):
+    """{what} is not done after {seconds:.0f} s; it goes on."""
+
+    code = "not_done"
+    retryable = True
 
 
 class BadReference(LlmosError):

@@ -1,4 +1,4 @@
-"""Asks the scheduler: a query on `control`, its reply on a topic that the tenant's clients share."""
+"""Asks and tells the scheduler: a query or a command on `control`, its reply on a topic that the tenant's clients share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import structlog
 
-from llmos.client.errors import NoReply, QueryRefused
+from llmos.client.errors import CommandRefused, NoReply, QueryRefused
 from llmos.client.results import closed
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.port import Log, Out, Place, TopicSpec
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.control import REPLY, Query, Reply, signed_control
-from llmos.schemas.errors import RecordError
+from llmos.schemas.control import CONTROL, REPLY, Drain, ModelCommand, Query, Reply, signed_control
+from llmos.schemas.errors import InvalidRequest, Malformed, RecordError
 from llmos.schemas.limits import RECORD_BYTES
 
 log = structlog.get_logger()
@@ -46,21 +46,42 @@ class Queries:
         query = make(uuid.uuid4().hex, self._place.topic)
         if secret:
             query = msgspec.structs.replace(query, mac=mac(secret, signed_control(query)))
+        reply = await self._exchange(query, query.what, timeout)
+        if reply.error is not None:
+            raise QueryRefused(what=query.what, error_code=reply.error.code, message=reply.error.message)
+        return _body(reply)
+
+    async def command(self, make: Callable[[str, str], ModelCommand | Drain], timeout: float) -> dict[str, Any]:
+        """Sends `make(id, reply topic)` and gives the reply's body.
+
+        Raises:
+            InvalidRequest: a field is out of its bounds.
+            CommandRefused: the reply is an error.
+            NoReply: none came within `timeout` seconds.
+        """
+        command = make(uuid.uuid4().hex, self._place.topic)
+        what = command.what if isinstance(command, ModelCommand) else "drain"
+        try:
+            CONTROL.decode(encode(command))
+        except Malformed as problem:
+            raise InvalidRequest(where=f"command {what!r}", problem=str(problem.values["problem"])) from None
+        reply = await self._exchange(command, what, timeout)
+        if reply.error is not None:
+            raise CommandRefused(what=what, error_code=reply.error.code, message=reply.error.message)
+        return _body(reply)
+
+    async def _exchange(self, message: Query | ModelCommand | Drain, what: str, timeout: float) -> Reply:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[query.id] = future
+        self._waiting[message.id] = future
         try:
             async with asyncio.timeout(timeout):
                 await self._start()
-                await self._log.emit(Place(topics.CONTROL, 0), [Out(b"scheduler", encode(query))])
-                reply = await future
+                await self._log.emit(Place(topics.CONTROL, 0), [Out(b"scheduler", encode(message))])
+                return await future
         except TimeoutError:
-            raise NoReply(what=query.what, seconds=timeout) from None
+            raise NoReply(what=what, seconds=timeout) from None
         finally:
-            del self._waiting[query.id]
-        if reply.error is not None:
-            raise QueryRefused(what=query.what, error_code=reply.error.code, message=reply.error.message)
-        body: dict[str, Any] = msgspec.msgpack.decode(reply.body)
-        return body
+            del self._waiting[message.id]
 
     async def close(self) -> None:
         """Ends reading."""
@@ -103,3 +124,8 @@ class Queries:
             if not future.done():
                 future.set_exception(failure)
         self._task = None
+
+
+def _body(reply: Reply) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.msgpack.decode(reply.body) if len(reply.body) else {}
+    return body

@@ -13,8 +13,8 @@ import msgspec
 
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import Message, encode
-from llmos.schemas.catalog import Alias, Model, Tenant
-from llmos.schemas.control import Cancel, CancelTask, Drain, Query, Reply
+from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, Quarantined, Tenant
+from llmos.schemas.control import Cancel, CancelTask, Drain, Fence, ModelCommand, ModelOrder, Query, Reply
 from llmos.schemas.dead import DeadLetter
 from llmos.schemas.epochs import Deaths, Layout, Term
 from llmos.schemas.job import ErrorInfo, Head, Item, Origin, Part, Task, Times, Usage
@@ -24,10 +24,15 @@ from llmos.schemas.results import Answer, Receipt, Stages
 from llmos.schemas.sealed import Job
 from llmos.schemas.stream import State, Tokens
 from llmos.schemas.telemetry import (
+    Candidate,
+    Decided,
+    DeviceLoad,
     DeviceReport,
     Heartbeat,
+    HostLoad,
     LiveCounts,
     ModelRate,
+    PolicyInput,
     Residency,
     SchedulerReport,
     Served,
@@ -124,6 +129,22 @@ REPORT = DeviceReport(
     residents=[RESIDENCY],
     rates=[RATE],
     served=9,
+)
+HOST = HostLoad(
+    processor_utilisation=0.75,
+    memory_bytes=2**34,
+    memory_available_bytes=2**33,
+    processor_pressure=0.25,
+    memory_pressure=0.125,
+    io_pressure=0.0625,
+)
+LOAD = DeviceLoad(
+    utilisation=0.875,
+    own_utilisation=0.5,
+    memory_bytes=2**34,
+    memory_used_bytes=2**32,
+    throttled="it is hot",
+    clock_fraction=0.5,
 )
 
 VALUES: dict[str, Message] = {
@@ -313,6 +334,150 @@ VALUES: dict[str, Message] = {
         weight=2.5,
         longest_timeout=600.0,
     ),
+    "state/1 of one that waits": State(
+        job_id=JOB_ID,
+        request_id="r-1",
+        origin=ORIGIN,
+        state="waiting",
+        rule="memory",
+        need=2e9,
+        have=1.5e9,
+        position=12,
+        predicted_start_at=1_800_000_040.5,
+    ),
+    "query/1 to explain": Query(id="q-2", what="explain", reply_to="reply.acme", job_id=JOB_ID),
+    "drain/1 undone": Drain(device="d", at=1_800_000_003.0, undo=True, id="q-3", reply_to="reply.acme"),
+    "model_command/1": ModelCommand(
+        id="q-4",
+        what="alias",
+        model="shakespeare",
+        alias="default",
+        device="node-0.cpu0",
+        at=1_800_000_003.0,
+        reply_to="reply.acme",
+    ),
+    "model_order/1": ModelOrder(what="load", identity="ab" * 32, device="node-0.cpu0", at=1_800_000_003.0),
+    "fence/1": Fence(
+        device="node-0.cpu0", node="node-0", incarnation=4, pid=4321, at=1_800_000_003.0, reason="its step hangs"
+    ),
+    "heartbeat/1 with what is watched": Heartbeat(
+        device="d",
+        node="n",
+        pid=1,
+        incarnation=4,
+        sequence=1,
+        at=1_800_000_030.0,
+        residents=[
+            Residency(
+                model="ab" * 32,
+                name="shakespeare",
+                state="loading",
+                tier="host",
+                pinned=True,
+                estimated_bytes=2**30,
+                loaded_bytes=2**20,
+                weight_bytes=2**29,
+            )
+        ],
+        served=[
+            Served(
+                model="ab" * 32,
+                kind="generate",
+                prefill_tokens=512,
+                prefill_seconds=0.5,
+                decode_steps=64,
+                decode_tokens=640,
+                decode_seconds=1.5,
+            )
+        ],
+        step_seconds=0.25,
+        step_limit_seconds=1.5,
+        started=12,
+        waited_seconds=3.5,
+        idle_seconds=7.5,
+        host=HOST,
+        load=LOAD,
+    ),
+    "scheduler_report/1 with what is watched": SchedulerReport(
+        at=1_800_000_030.0,
+        term=5,
+        policy="completion",
+        live=0,
+        waiting={},
+        dispatched=0,
+        arrival_rate=3.5,
+        service_rate=7.0,
+        utilisation=0.5,
+        devices=[
+            msgspec.structs.replace(
+                REPORT,
+                rates=[
+                    msgspec.structs.replace(
+                        RATE,
+                        confidence=0.875,
+                        prefill_tokens_per_second=800.0,
+                        decode_step_seconds=0.03125,
+                        decode_step_seconds_per_sequence=0.0078125,
+                    )
+                ],
+                draining=True,
+                delay_seconds=0.125,
+                backlog_seconds=2.5,
+                host=HOST,
+                load=LOAD,
+            )
+        ],
+    ),
+    "decided/1": Decided(
+        at=1_800_000_030.0,
+        term=5,
+        turn=12,
+        task=TASK,
+        tasks=3,
+        kind="generate",
+        model="ab" * 32,
+        device="node-0.cpu0",
+        rule="window",
+        need=33.0,
+        have=32.0,
+        predicted_start_at=1_800_000_031.0,
+        predicted_done_at=1_800_000_033.0,
+        candidates=[
+            Candidate(
+                device="node-0.cpu0",
+                rule="window",
+                need=33.0,
+                have=32.0,
+                wait_seconds=1.5,
+                load_seconds=0.75,
+                service_seconds=2.25,
+            )
+        ],
+    ),
+    "policy_input/1": PolicyInput(
+        at=1_800_000_030.0, term=5, turn=12, whole=True, body=b"\x81\xa1a\x01", decision=b"\x90"
+    ),
+    "model/1 with more": Model(
+        identity="ab" * 32,
+        name="shakespeare",
+        architecture="GPTNeoXForCausalLM",
+        kinds=["generate"],
+        parameters=1,
+        weight_bytes=4,
+        context_tokens=256,
+        dtype="float32",
+        kv_bytes_per_token=1_024,
+        chat=True,
+        native=False,
+    ),
+    "node_models/1": NodeModels(
+        node="node-0",
+        at=1_800_000_030.0,
+        models=["ab" * 32],
+        quarantined=[Quarantined(name="broken", directory="models/broken", error=ERROR)],
+        verified_at=1_800_000_020.0,
+    ),
+    "pin/1": Pin(identity="ab" * 32, device="node-0.cpu0"),
     "term/1": Term(node="node-0", pid=4321, at=1_800_000_000.0),
     "deaths/1": Deaths(partition=7, s=2**33, part=2, deaths=3),
     "layout/1": Layout(partitions=8, instances=[1, 2]),

@@ -16,7 +16,16 @@ from llmos.schemas.admitted import Refusal
 from llmos.schemas.base import MSGPACK
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import Forged, InvalidRequest, Malformed, RecordError
-from llmos.schemas.limits import ITEMS, OUTPUT_TOKENS, PAYLOAD_BYTES, STOP_CHARACTERS, STOP_STRINGS, TIMEOUT_SECONDS
+from llmos.schemas.limits import (
+    CHOICES,
+    ITEMS,
+    OUTPUT_TOKENS,
+    PAYLOAD_BYTES,
+    STOP_CHARACTERS,
+    STOP_STRINGS,
+    TIMEOUT_SECONDS,
+    TOP_LOGPROBS,
+)
 from llmos.schemas.requests import REQUESTS
 from llmos.schemas.tasks import INPUTS
 from llmos.services.ingest.reading import Tenants, read_request
@@ -55,6 +64,12 @@ INPUT: list[tuple[str, str, list[Any], list[Any]]] = [
     ("generate", "temperature", [0, 10], [-0.1, 10.1, math.inf, math.nan, "0"]),
     ("generate", "top_k", [0, 1_000_000], [-1, 1_000_001, 0.5]),
     ("generate", "top_p", [1e-9, 1], [0, -0.1, 1.1, math.nan]),
+    ("generate", "min_p", [0, 1], [-0.1, 1.1, math.nan, "0"]),
+    ("generate", "presence_penalty", [-2, 2], [-2.1, 2.1, math.nan]),
+    ("generate", "frequency_penalty", [-2, 2], [-2.1, 2.1, math.nan]),
+    ("generate", "repetition_penalty", [1e-9, 10], [0, -1, 10.1, math.nan]),
+    ("generate", "n", [1, CHOICES], [0, CHOICES + 1, 1.5, None]),
+    ("generate", "logprobs", [None, 0, TOP_LOGPROBS], [-1, TOP_LOGPROBS + 1, 0.5, True]),
     ("generate", "seed", [0, 2**63 - 1], [-1, 2**63, 1.5]),
     ("generate", "stop", [[], ["."], ["." * STOP_CHARACTERS] * STOP_STRINGS],
      [["."] * (STOP_STRINGS + 1), [""], ["." * (STOP_CHARACTERS + 1)], ".", None, [7]]),
@@ -78,8 +93,27 @@ def test_the_tables_name_every_field() -> None:
     fields = set(REQUESTS.types[0].__struct_fields__)
     assert fields - {row[0] for row in REQUEST} == {"input"}  # any value at all; the kind's table holds it
     assert {(kind, field) for kind, type_ in INPUTS.items() for field in type_.__struct_fields__} == {
-        (kind, field) for kind, field, _, _ in INPUT
+        *((kind, field) for kind, field, _, _ in INPUT),
+        ("generate", "messages"),  # structs, which decode to other than what was sent: a test of their own
     }
+
+
+def test_messages_are_held_to_their_bounds() -> None:
+    """Roles are known ones, contents texts, and there are not too many; the field is named."""
+    turn = {"role": "user", "content": "x"}
+    read = read_input(INPUTS["generate"], msgpack.packb({"messages": [turn] * ITEMS}), MSGPACK)
+    assert len(read.messages) == ITEMS
+    for bad in (
+        [turn] * (ITEMS + 1),
+        [{**turn, "role": "robot"}],
+        [{"role": "user"}],
+        [{**turn, "content": 7}],
+        turn,
+        None,
+    ):
+        with pytest.raises(InvalidRequest) as refused:
+            read_input(INPUTS["generate"], msgpack.packb({"messages": bad}), MSGPACK)
+        assert str(refused.value.values["where"]).startswith("input.messages")
 
 
 @pytest.mark.parametrize(("field", "good", "bad"), rows(REQUEST))

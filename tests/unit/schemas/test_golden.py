@@ -61,10 +61,14 @@ def _default(field: msgspec.structs.FieldInfo) -> Any:
 
 @pytest.mark.parametrize("name", golden.VALUES)
 def test_golden_bytes_are_read_and_written_the_same(name: str) -> None:
-    """The recorded bytes become the expected value, and the value the recorded bytes."""
+    """The recorded bytes become the expected value, and the value the recorded map, its fields in the same order.
+
+    Not the very bytes: msgspec makes a map's header as long as all fields of the struct need, so a field that is added
+    later may lengthen it.
+    """
     value = golden.VALUES[name]
     assert codec_for(value).decode(RECORDED[name]) == value
-    assert encode(value) == RECORDED[name]
+    assert list(msgpack.unpackb(encode(value)).items()) == list(msgpack.unpackb(RECORDED[name]).items())
 
 
 @pytest.mark.parametrize("name", golden.VALUES)
@@ -113,4 +117,5 @@ def test_the_script_adds_and_never_changes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(golden, "FILE", file)
     file.write_text('{"request/1": "00"}')
     golden.main()
-    assert golden.recorded() == RECORDED | {"request/1": b"\x00"}
+    written = {name: encode(value) for name, value in golden.VALUES.items()}
+    assert golden.recorded() == written | {"request/1": b"\x00"}
