@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmos.pipelines.models.contents import CONFIGURATIONS, INDEX, SINGLE, Contents
-from llmos.pipelines.models.tensors import DTYPES, Tensor, read_tensor_file
+from llmos.pipelines.models.architectures import ability_of
+from llmos.pipelines.models.contents import CHAT_TEMPLATE, CONFIGURATIONS, INDEX, SINGLE, WEIGHTS, Contents
+from llmos.pipelines.models.sizes import read_sizes, whole_number
+from llmos.pipelines.models.tensors import DTYPES, Tensor
 from llmos.schemas.limits import Name
 
-ARCHITECTURES = {"LlamaForCausalLM": "generate", "BertModel": "embed"}
-"""Architectures that run here, and the task kind of each."""
 EMBEDDING_STAGES = frozenset({"Transformer", "Pooling", "Normalize"})
 """Stages of modules.json that run here."""
 _FRONT_MATTER_LICENCE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*([A-Za-z0-9._+-]+)[ \t]*\n")
@@ -56,10 +56,28 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     hidden_size: int
     licence: str
     """As its card says; empty: it does not."""
+    chunks: dict[str, list[str]] = {}
+    """Of each weight file, by its path: SHA-256 in hex of each 16 MiB (`hashing.CHUNK_BYTES`), in order, so that reading
+    can verify as it goes."""
+    kv_bytes_per_token: int = 0
+    """Keys and values of one token of one sequence in `dtype`; 0: it keeps none."""
+    chat: bool = False
+    """It has a template for conversations."""
+    native: bool = True
+    """An engine of llmos runs it; else, where it has a kind, the slower one of `transformers`."""
 
 
 def make_manifest(directory: Path, name: str) -> Manifest:
     """Reads and hashes the model in `directory`. Blocks for about as long as reading its files takes.
+
+    Raises:
+        ModelDamaged: a file is missing, cut off, not well-formed or unsafe, or the name is not one.
+    """
+    return read_manifest(Contents(directory), name)
+
+
+def read_manifest(contents: Contents, name: str) -> Manifest:
+    """The same of a directory that was opened; `contents.records` has what was read, also when this raises.
 
     Of the weights those count that `transformers` would load: `model.safetensors`, else the shards that
     `model.safetensors.index.json` names, else the only safetensors file there is.
@@ -67,35 +85,40 @@ def make_manifest(directory: Path, name: str) -> Manifest:
     Raises:
         ModelDamaged: a file is missing, cut off, not well-formed or unsafe, or the name is not one.
     """
-    contents = Contents(directory)
+    _check_name(contents, name)
     contents.reject_unsafe()
     configurations = _configurations(contents)
     config = configurations["config.json"]
-    tensors = _weights(contents)
     architecture = _architecture(contents, config)
-    kinds = _kinds(contents, architecture, configurations.get("modules.json"))
-    if contents.has("tokenizer.json"):
-        contents.read("tokenizer.json")
-    elif kinds:
-        raise contents.damaged("tokenizer.json is missing")
-    _check_name(contents, name)
-    files = [ModelFile(path, size, sha256) for path, (size, sha256) in sorted(contents.hashes.items())]
-    whole_number = _required if kinds else _optional
+    kind, native = ability_of(architecture)
+    if kind == "embed" and not _stages_run_here(contents, configurations.get("modules.json")):
+        kind = None
+    sizes = read_sizes(contents, config, architecture, kind, native)
+    chat = _chat(contents, configurations)
+    _read_tokenizer(contents, needed=kind is not None)
+    tensors = _weights(contents)
+    dtype, itemsize = _main_dtype(tensors.values())
+    records = sorted(contents.records.items())
+    files = [ModelFile(path, record.stamp.size, record.sha256) for path, record in records]
     return Manifest(
         identity=identity_of(files),
         name=name,
         directory=contents.root,
         architecture=architecture,
         model_type=_text(config.get("model_type")),
-        kinds=kinds,
+        kinds=[kind] if kind else [],
         files=files,
         parameters=sum(tensor.parameters for tensor in tensors.values()),
         weight_bytes=sum(tensor.end - tensor.begin for tensor in tensors.values()),
-        dtype=_main_dtype(tensors.values()),
-        context_tokens=_context_tokens(contents, configurations, bool(kinds)),
-        vocabulary=whole_number(contents, config, "vocab_size"),
-        hidden_size=whole_number(contents, config, "hidden_size"),
+        dtype=dtype,
+        context_tokens=_context_tokens(configurations, sizes.context_tokens),
+        vocabulary=sizes.vocabulary,
+        hidden_size=sizes.hidden_size,
         licence=_licence(contents.root / "README.md"),
+        chunks={path: record.chunks for path, record in records if path.endswith(WEIGHTS)},
+        kv_bytes_per_token=sizes.kv_numbers_per_token * itemsize,
+        chat=chat and kind == "generate",
+        native=native,
     )
 
 
@@ -133,12 +156,34 @@ class _Stage(msgspec.Struct):
     path: str
 
 
-def _kinds(contents: Contents, architecture: str, modules: object) -> list[str]:
-    kind = ARCHITECTURES.get(architecture)
-    stages = {stage["type"].rpartition(".")[2] for stage in _stages(contents, modules)}
-    if kind is None or (kind == "embed" and not stages <= EMBEDDING_STAGES):
-        return []
-    return [kind]
+def _stages_run_here(contents: Contents, modules: object) -> bool:
+    """An embedding that would pass through another stage must not be made without it."""
+    return {stage["type"].rpartition(".")[2] for stage in _stages(contents, modules)} <= EMBEDDING_STAGES
+
+
+def _chat(contents: Contents, configurations: Mapping[str, Any]) -> bool:
+    """Whether it has a chat template, wherever `transformers` would find one."""
+    if contents.has(CHAT_TEMPLATE):
+        contents.read(CHAT_TEMPLATE)
+        return True
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        place = configurations.get(name)
+        template = place.get("chat_template") if isinstance(place, dict) else None
+        if isinstance(template, list):  # several, by name
+            return any(isinstance(one, dict) and one.get("name") == "default" for one in template)
+        if template is not None:
+            return isinstance(template, str)
+    return False
+
+
+def _read_tokenizer(contents: Contents, needed: bool) -> None:
+    if contents.has("tokenizer.json"):
+        contents.read("tokenizer.json")
+    elif needed:
+        raise contents.damaged(
+            "tokenizer.json is missing; `AutoTokenizer.from_pretrained(…).save_pretrained(…)` of transformers makes one "
+            "from the tokenizer files of an older model"
+        )
 
 
 def _architecture(contents: Contents, config: Mapping[str, Any]) -> str:
@@ -150,25 +195,14 @@ def _architecture(contents: Contents, config: Mapping[str, Any]) -> str:
 
 def _weights(contents: Contents) -> dict[str, Tensor]:
     if contents.has(SINGLE):
-        return _tensors(contents, SINGLE)
+        return contents.tensors(SINGLE)
     if contents.has(INDEX):
         return _shards(contents)
     found = sorted(path.name for path in contents.root.glob("*.safetensors"))
     if len(found) != 1:
         several = f"it has {len(found)} safetensors files and no {INDEX}"
         raise contents.damaged(several if found else f"it has no weights ({SINGLE} or {INDEX})")
-    return _tensors(contents, found[0])
-
-
-def _tensors(contents: Contents, relative: str) -> dict[str, Tensor]:
-    """The tensors of one file, noted as one that counts."""
-    path = contents.inside(relative)
-    try:
-        file = read_tensor_file(path)
-    except (OSError, ValueError) as problem:
-        raise contents.damaged(f"{relative}: {problem}") from None
-    contents.hashes[relative] = (file.size, file.sha256)
-    return file.tensors
+    return contents.tensors(found[0])
 
 
 def _shards(contents: Contents) -> dict[str, Tensor]:
@@ -179,9 +213,9 @@ def _shards(contents: Contents) -> dict[str, Tensor]:
         raise contents.damaged(f"{INDEX}: {problem}") from None
     found: dict[str, Tensor] = {}
     for shard in sorted(set(places.values())):
-        if PurePosixPath(shard).suffix != ".safetensors" or ".." in PurePosixPath(shard).parts:
+        if PurePosixPath(shard).suffix != WEIGHTS or ".." in PurePosixPath(shard).parts:
             raise contents.damaged(f"{INDEX} names {shard!r}, which is no shard")
-        for name, tensor in _tensors(contents, shard).items():
+        for name, tensor in contents.tensors(shard).items():
             if places.get(name) != shard:
                 raise contents.damaged(f"{shard} holds {name!r}, which {INDEX} places elsewhere or nowhere")
             found[name] = tensor
@@ -195,32 +229,22 @@ class _Index(msgspec.Struct):
     weight_map: dict[str, str]
 
 
-def _main_dtype(tensors: Iterable[Tensor]) -> str:
+def _main_dtype(tensors: Iterable[Tensor]) -> tuple[str, int]:
+    """The dtype of most bytes, by torch's name, and the bytes of a number of it."""
     sizes: Counter[str] = Counter()
     for tensor in tensors:
-        sizes[DTYPES[tensor.dtype][0]] += tensor.end - tensor.begin
-    return sizes.most_common(1)[0][0] if sizes else ""
+        sizes[tensor.dtype] += tensor.end - tensor.begin
+    if not sizes:
+        return "", 0
+    name, bits = DTYPES[sizes.most_common(1)[0][0]]
+    return name, bits // 8
 
 
-def _context_tokens(contents: Contents, configurations: Mapping[str, Any], needed: bool) -> int:
+def _context_tokens(configurations: Mapping[str, Any], tokens: int) -> int:
     """What the positions allow, and an encoder's own shorter limit, if it has one."""
-    config = configurations["config.json"]
-    tokens = (_required if needed else _optional)(contents, config, "max_position_embeddings")
     sentence = configurations.get("sentence_bert_config.json")
-    shorter = _optional(contents, sentence, "max_seq_length") if isinstance(sentence, dict) else 0
+    shorter = whole_number(sentence, "max_seq_length") if isinstance(sentence, dict) else 0
     return min(tokens, shorter) if tokens and shorter else tokens
-
-
-def _required(contents: Contents, config: Mapping[str, Any], field: str) -> int:
-    value = _optional(contents, config, field)
-    if value < 1:
-        raise contents.damaged(f"config.json: {field} is {config.get(field)!r} and not a whole number of at least 1")
-    return value
-
-
-def _optional(contents: Contents, config: Mapping[str, Any], field: str) -> int:
-    value = config.get(field)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
 def _text(value: object) -> str:

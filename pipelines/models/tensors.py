@@ -6,17 +6,29 @@ what follows), then the tensors without gaps. Source: https://huggingface.co/doc
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import json
 import math
+import os
+from io import FileIO
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from llmos.pipelines.models.hashing import (
+    NOTHING_KNOWN,
+    READ_BYTES,
+    FileRecord,
+    Hasher,
+    Knowledge,
+    Reading,
+    ReadingStopped,
+    Stamp,
+)
+
 HEADER_BYTES = 100 * 1024 * 1024
 """The format's own bound on its header, in bytes."""
-CHUNK_BYTES = 4 * 1024 * 1024
 
 DTYPES = {
     "BOOL": ("bool", 8),
@@ -61,8 +73,7 @@ class Tensor(NamedTuple):
 class TensorFile(NamedTuple):
     """A whole, well-formed safetensors file."""
 
-    size: int
-    sha256: str
+    record: FileRecord
     tensors: dict[str, Tensor]
 
 
@@ -72,27 +83,46 @@ class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
 
 
-def read_tensor_file(path: Path) -> TensorFile:
-    """Reads `path` once: checks the header and hashes all of it.
+def read_tensor_file(path: Path, relative: str = "", known: Knowledge = NOTHING_KNOWN) -> TensorFile:
+    """Reads `path` once: checks the header and hashes all of it, or the header alone of a file that is `known` by its
+    path `relative` in its directory and provably did not change.
 
     Raises:
-        ValueError: the file is cut off, too long or not well-formed; says what is wrong.
+        ValueError: the file is cut off, too long or not well-formed, or it changed meanwhile; says what is wrong.
         OSError: it cannot be read.
+        ReadingStopped: the store was told to stop.
     """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
+        stamp = Stamp.of(os.fstat(file.fileno()))
+        reading = Reading(stamp, known.boot)
         head = _read(file, 8)
         length = int.from_bytes(head, "little")
         if length > HEADER_BYTES:
             raise ValueError(f"its header claims {length} bytes, and {HEADER_BYTES} are allowed")
         header = _read(file, length)
-        digest.update(head + header)
-        data_bytes = 0
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            data_bytes += len(chunk)
-    tensors = parse_header(header, data_bytes)
-    return TensorFile(len(head) + length + data_bytes, digest.hexdigest(), tensors)
+        tensors = parse_header(header, stamp.size - len(head) - length)
+        record = known.trusted(relative, stamp)
+        if record is None:
+            sha256, chunks = _hash_all(file, head + header, known)
+            record = reading.record(sha256, chunks, Stamp.of(os.fstat(file.fileno())))
+    return TensorFile(record, tensors)
+
+
+def _hash_all(file: FileIO, start: bytes, known: Knowledge) -> tuple[str, list[str]]:
+    """SHA-256 of the file, of which `start` was read, and of its chunks."""
+    hasher = Hasher()
+    try:
+        hasher.update(start)
+        for buffer in itertools.cycle([bytearray(READ_BYTES), bytearray(READ_BYTES)]):
+            if known.stopped():
+                raise ReadingStopped
+            count = file.readinto(buffer)
+            if not count:
+                break
+            hasher.update(memoryview(buffer)[:count])
+        return hasher.finish()
+    finally:
+        hasher.close()
 
 
 def parse_header(header: bytes, data_bytes: int) -> dict[str, Tensor]:
@@ -109,11 +139,14 @@ def parse_header(header: bytes, data_bytes: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _read(file: BinaryIO, count: int) -> bytes:
-    data = file.read(count)
-    if len(data) < count:
-        raise ValueError("it is cut off within its header")
-    return data
+def _read(file: FileIO, count: int) -> bytes:
+    data = bytearray()
+    while len(data) < count:
+        more = file.read(count - len(data))
+        if not more:
+            raise ValueError("it is cut off within its header")
+        data += more
+    return bytes(data)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

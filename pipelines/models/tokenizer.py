@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import tokenizers
 
+from llmos.pipelines.models.chat import ChatTemplate, read_chat_template
 from llmos.pipelines.models.manifest import Manifest
-from llmos.schemas.errors import ModelDamaged
+from llmos.pipelines.models.verified import damaged, verified_bytes, verified_object
+from llmos.schemas.errors import NoChatTemplate
+from llmos.schemas.tasks import ChatMessage, Prompt
 
 REPLACEMENT = "\ufffd"
 """What decoding makes of bytes that are no character, or not yet."""
@@ -21,8 +23,17 @@ SEQUENCE_TOKENS = 4
 class Tokenizer:
     """The tokenizer of a model. Encoding may be called from any thread."""
 
-    def __init__(self, inner: tokenizers.Tokenizer, bos_id: int | None, eos_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        bos_id: int | None,
+        eos_ids: frozenset[int],
+        chat: ChatTemplate | None = None,
+        name: str = "",
+    ) -> None:
         self._inner = inner
+        self._chat = chat
+        self._name = name
         self.bos_id = bos_id
         """The token that begins a text, if the model has one."""
         self.eos_ids = eos_ids
@@ -31,6 +42,9 @@ class Tokenizer:
             token for token, added in inner.get_added_tokens_decoder().items() if added.special
         )
         """Tokens that stand for no text."""
+        self._anchor = self.encode_bare("a")[-1:]
+        """An ordinary token, to see what another adds to it."""
+        self._token_texts: dict[int, str] = {}
 
     @staticmethod
     def load(manifest: Manifest, longest: int | None = None) -> Tokenizer:
@@ -40,16 +54,21 @@ class Tokenizer:
             ModelDamaged: a file is missing, has not the bytes of the manifest, or is no tokenizer.
         """
         try:
-            inner = tokenizers.Tokenizer.from_buffer(_verified(manifest, "tokenizer.json"))
+            inner = tokenizers.Tokenizer.from_buffer(verified_bytes(manifest, "tokenizer.json"))
         except ValueError as problem:
-            raise _damaged(manifest, f"tokenizer.json is no tokenizer: {problem}") from None
+            raise damaged(manifest, f"tokenizer.json is no tokenizer: {problem}") from None
         inner.no_padding()
         inner.no_truncation()
         if longest is not None:
             inner.enable_truncation(longest)
-        settings = _settings(manifest)
-        bos_ids = _ids(manifest, "bos_token_id", settings)
-        return Tokenizer(inner, min(bos_ids, default=None), _ids(manifest, "eos_token_id", settings))
+        settings = [verified_object(manifest, name) for name in ("generation_config.json", "config.json")]
+        return Tokenizer(
+            inner,
+            min(_ids(manifest, "bos_token_id", settings), default=None),
+            _ids(manifest, "eos_token_id", settings),
+            read_chat_template(manifest),
+            manifest.name,
+        )
 
     @property
     def vocabulary(self) -> int:
@@ -61,13 +80,46 @@ class Tokenizer:
         ids: list[int] = self._inner.encode(text).ids
         return ids
 
+    def encode_bare(self, text: str) -> list[int]:
+        """The tokens of a text and no others; special ones that are written out in it are known as such."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+        return ids
+
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, in parallel."""
         return [encoding.ids for encoding in self._inner.encode_batch_fast(list(texts))]
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, special ones counted."""
-        return [len(encoding) for encoding in self._inner.encode_batch_fast(list(texts))]
+    def prompt_tokens(self, prompt: Prompt) -> list[int]:
+        """The tokens of a text, or of a conversation. Raises what `chat_prompt` raises."""
+        if isinstance(prompt, str):
+            return self.encode(prompt)
+        return self.encode_bare(self.chat_prompt(prompt))  # the template has written the special tokens already
+
+    def chat_prompt(self, messages: Sequence[ChatMessage]) -> str:
+        """A conversation as the model's own chat template writes it, up to where the model is to answer.
+
+        Raises:
+            NoChatTemplate: the model has none.
+            InvalidRequest: the template does not take this conversation; in its own words.
+        """
+        if self._chat is None:
+            raise NoChatTemplate(model=self._name)
+        return self._chat.render(messages)
+
+    def count(self, prompts: Sequence[Prompt]) -> list[int]:
+        """How many tokens each text or conversation has, special ones counted. Raises what `chat_prompt` raises."""
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        counts = iter([len(encoding) for encoding in self._inner.encode_batch_fast(texts)] if texts else [])
+        return [next(counts) if isinstance(prompt, str) else len(self.prompt_tokens(prompt)) for prompt in prompts]
+
+    def token_text(self, token: int) -> str:
+        """What one token adds to a text; U+FFFD where it is no whole character, nothing where it stands for no text."""
+        text = self._token_texts.get(token)
+        if text is None:
+            # alone, a decoder may take off the space that the token begins with
+            before = self.decode(self._anchor)
+            text = self._token_texts[token] = self.decode([*self._anchor, token])[len(before) :]
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens; special ones have none, and bytes that are no character become U+FFFD."""
@@ -119,38 +171,10 @@ class StreamDecoder:
         self._out = len(self._tokenizer.decode(self._window)) - unfinished
 
 
-def _verified(manifest: Manifest, relative: str) -> bytes:
-    """The bytes of a file, hashed. Raises `ModelDamaged`."""
-    file = next((file for file in manifest.files if file.path == relative), None)
-    if file is None:
-        raise _damaged(manifest, f"{relative} is missing")
-    try:
-        data = (manifest.directory / relative).read_bytes()
-    except OSError as problem:
-        raise _damaged(manifest, f"{relative}: {problem}") from None
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise _damaged(manifest, f"{relative} has changed since it was scanned")
-    return data
-
-
-def _settings(manifest: Manifest) -> list[dict[str, Any]]:
-    """generation_config.json, if there is one, before config.json."""
-    names = {file.path for file in manifest.files}
-    found = [name for name in ("generation_config.json", "config.json") if name in names]
-    try:
-        return [msgspec.json.decode(_verified(manifest, name), type=dict[str, Any]) for name in found]
-    except msgspec.DecodeError as problem:
-        raise _damaged(manifest, f"its configuration is not a JSON object: {problem}") from None
-
-
 def _ids(manifest: Manifest, field: str, settings: Sequence[dict[str, Any]]) -> frozenset[int]:
     """The token or tokens that the first file to have the field names. Raises `ModelDamaged`."""
     value: object = next((values[field] for values in settings if values.get(field) is not None), [])
     try:
         return frozenset(msgspec.convert(value if isinstance(value, list) else [value], list[int]))
     except msgspec.ValidationError:
-        raise _damaged(manifest, f"{field} is {value!r} and not a token or a list of tokens") from None
-
-
-def _damaged(manifest: Manifest, problem: str) -> ModelDamaged:
-    return ModelDamaged(directory=str(manifest.directory), problem=problem)
+        raise damaged(manifest, f"{field} is {value!r} and not a token or a list of tokens") from None

@@ -12,20 +12,33 @@ from llmos.infra.stages.follower import Follower
 from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.ownership import owned, partitions_of
 from llmos.infra.stages.tenants import TenantTable
-from llmos.pipelines.models.store import ModelStore, shipped_models
+from llmos.pipelines.models.store import store_of
 from llmos.schemas import topics
 from llmos.services.verify.directory import ModelDirectory
 from llmos.services.verify.handler import VerifyHandler
 
 COMMIT_SECONDS = 1.0
+LOADING_SECONDS = 10.0
+"""Models that nobody on this machine has read yet may take minutes: what comes after this is counted by estimate until
+their tokenizers are there."""
 
 
 async def run(ctx: Context) -> None:
     """Runs until `ctx.stop` is set. Raises what ends the process."""
     models = ModelDirectory(ctx.settings.verify.characters_per_token)
-    store = ModelStore([*shipped_models(), *ctx.settings.node.models_directories])
-    await asyncio.to_thread(models.load_tokenizers, store)
-    await run_with(ctx, models)
+    store = store_of(ctx.settings)
+    seconds = ctx.settings.node.models_watch_seconds
+    loading = asyncio.create_task(store.in_thread(models.load_tokenizers, store, seconds))
+
+    async def follow() -> None:
+        await loading
+        await models.watch_tokenizers(store, seconds)
+
+    try:
+        await asyncio.wait({loading}, timeout=LOADING_SECONDS)
+        await run_beside(run_with(ctx, models), follow())
+    finally:
+        loading.cancel()
 
 
 async def run_with(ctx: Context, models: ModelDirectory) -> None:

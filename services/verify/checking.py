@@ -17,16 +17,17 @@ from llmos.schemas.catalog import Model, Tenant
 from llmos.schemas.errors import (
     InvalidRequest,
     ModelUnavailable,
+    NoChatTemplate,
     PayloadDamaged,
     PlaintextForbidden,
     ReplyTopicForbidden,
     TooLarge,
     TooLong,
-    UnknownModel,
     WrongModel,
 )
 from llmos.schemas.job import Head
 from llmos.schemas.limits import ANSWER_BYTES
+from llmos.schemas.tasks import GenerateInput, Prompt
 
 
 class Counted(NamedTuple):
@@ -40,11 +41,11 @@ class Counted(NamedTuple):
 class Directory(Protocol):
     """The models there are."""
 
-    def find(self, name: str) -> Model | None:
-        """By identity, name or alias."""
+    def resolve(self, name: str) -> Model:
+        """By identity, name or alias. Raises `UnknownModel`, `ModelQuarantined`, `ModelGone`."""
 
-    def count(self, model: Model, texts: Sequence[str]) -> Counted:
-        """Tokens of `texts`."""
+    def count(self, model: Model, texts: Sequence[Prompt]) -> Counted:
+        """Tokens of texts and conversations. Raises `NoChatTemplate`, `InvalidRequest` for conversations."""
 
 
 class Checked(NamedTuple):
@@ -60,6 +61,7 @@ def check(message: Admitted, tenant: Tenant, secret: bytes, models: Directory, s
 
     Raises:
         RefusedError: it cannot be done as asked; says what to change.
+        ModelGone, ModelUnavailable: the model that it asks for is nowhere.
     """
     head = message.head
     # First of all: a refusal for any other reason is copied there.
@@ -69,9 +71,11 @@ def check(message: Admitted, tenant: Tenant, secret: bytes, models: Directory, s
     kind = kind_named(head.kind)
     request = kind.read(message.payload, message.encoding)
     model = _resolve(models, head) if kind.needs_model else None
+    if model is not None and not model.chat and isinstance(request, GenerateInput) and request.messages:
+        raise NoChatTemplate(model=model.name)
     exact = True
 
-    def count(texts: Sequence[str]) -> Sequence[int]:
+    def count(texts: Sequence[Prompt]) -> Sequence[int]:
         nonlocal exact
         if model is None:
             return [0] * len(texts)
@@ -123,9 +127,7 @@ def _resolve(models: Directory, head: Head) -> Model:
         raise InvalidRequest(
             where="model", problem=f"{head.kind} needs a model; `llmos models list` shows what there is"
         )
-    model = models.find(head.model_name)
-    if model is None:
-        raise UnknownModel(model=head.model_name)
+    model = models.resolve(head.model_name)
     if model.damaged is not None:
         raise ModelUnavailable(model=model.name, device="any device", problem=model.damaged.message)
     if head.kind not in model.kinds:

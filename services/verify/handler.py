@@ -22,6 +22,7 @@ from llmos.schemas.base import encode
 from llmos.schemas.errors import (
     EnvelopeRejected,
     LlmosError,
+    ModelGone,
     ModelUnavailable,
     RecordError,
     RefusedError,
@@ -75,7 +76,7 @@ class VerifyHandler:
             if len(message.payload) > THREAD_BYTES:
                 return "sealed", await asyncio.to_thread(self._sealed, message)
             return "sealed", self._sealed(message)
-        except (RefusedError, ModelUnavailable, UnknownTenant, EnvelopeRejected) as problem:
+        except (RefusedError, ModelGone, ModelUnavailable, UnknownTenant, EnvelopeRejected) as problem:
             return "refused", encode(_refusal(message, problem))
         except MemoryError:
             raise  # it passes: the next life has room again

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,15 +167,15 @@ def _stage_outside(directory: Path) -> None:
 DAMAGE: list[tuple[Callable[[Path], object], str]] = [
     (_truncate, "model.safetensors: its tensors need"),
     (_lie, "model.safetensors: tensor"),
-    (_link_out, "model.safetensors leads out of the directory"),
-    (_link_folder_out, "more leads out of the directory"),
+    (_link_out, "model.safetensors leads out of"),
+    (_link_folder_out, "more leads out of"),
     (_lose_shard, "model-00002-of-00002.safetensors is missing"),
     (_move_tensor, "places elsewhere"),
     (_lose_tensor, "no shard holds: model.more"),
     (_shard_outside, "names '../x.safetensors', which is no shard"),
     (_second_weights, "it has 2 safetensors files"),
     (_deep_key, "(auto_map)"),
-    (_stage_outside, "leads out of the directory"),
+    (_stage_outside, "leads out of"),
     (lambda d: (d / SINGLE).unlink(), "it has no weights"),
     (lambda d: (d / SINGLE).write_bytes(b""), "cut off within its header"),
     (lambda d: (d / "tokenizer.json").unlink(), "tokenizer.json is missing"),
@@ -219,3 +220,95 @@ def test_an_embedder_with_a_stage_that_does_not_run_here_does_nothing(decoder: P
     assert make_manifest(decoder, "decoder").kinds == []
     (decoder / "modules.json").write_text(json.dumps(stages[:1]))
     assert make_manifest(decoder, "decoder").kinds == ["embed"]
+
+
+def test_weights_have_hashes_by_chunk(decoder_manifest: Manifest) -> None:
+    """A file of less than a chunk has one, its own; other files have none."""
+    assert decoder_manifest.chunks == {
+        file.path: [file.sha256] for file in decoder_manifest.files if file.path == SINGLE
+    }
+
+
+LLAMA = {
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 64, "vocab_size": 9,
+    "max_position_embeddings": 50,
+}  # fmt: skip
+GPT2 = {"n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 40, "n_ctx": 41, "vocab_size": 9}
+FALCON = {"num_hidden_layers": 2, "num_attention_heads": 8, "hidden_size": 64, "multi_query": True, "vocab_size": 9}
+BERT = {"hidden_size": 48, "vocab_size": 9, "max_position_embeddings": 42, "num_hidden_layers": 2,
+        "num_attention_heads": 4}  # fmt: skip
+DISTIL = {"dim": 24, "n_layers": 2, "n_heads": 3, "max_position_embeddings": 20, "vocab_size": 9}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "kinds", "native", "context", "width", "kv_bytes"),
+    [
+        ("LlamaForCausalLM", LLAMA, ["generate"], True, 50, 64, 2 * 3 * 2 * 16 * 4),
+        ("Qwen3ForCausalLM", LLAMA | {"head_dim": 128}, ["generate"], True, 50, 64, 2 * 3 * 2 * 128 * 4),
+        ("Qwen3ForCausalLM", LLAMA, ["generate"], True, 50, 64, 2 * 3 * 2 * 128 * 4),
+        ("MistralForCausalLM", {k: v for k, v in LLAMA.items() if k != "num_key_value_heads"}, ["generate"], True, 50,
+         64, 2 * 3 * 4 * 16 * 4),
+        ("GPT2LMHeadModel", GPT2, ["generate"], True, 40, 32, 2 * 2 * 4 * 8 * 4),
+        ("BloomForCausalLM", {k: v for k, v in GPT2.items() if k[:4] not in ("n_po", "n_ct")}, ["generate"], False, 2048,
+         32, 2 * 2 * 4 * 8 * 4),
+        ("FalconForCausalLM", FALCON, ["generate"], False, 2048, 64, 2 * 2 * 1 * 8 * 4),
+        ("MambaForCausalLM", {"hidden_size": 8, "vocab_size": 9}, ["generate"], False, 2048, 8, 0),
+        ("BertModel", BERT, ["embed"], True, 42, 48, 0),
+        ("RobertaModel", BERT | {"pad_token_id": 1}, ["embed"], True, 40, 48, 0),
+        ("XLMRobertaModel", BERT, ["embed"], True, 40, 48, 0),
+        ("DistilBertModel", DISTIL, ["embed"], True, 20, 24, 0),
+        ("T5ForConditionalGeneration", LLAMA, [], False, 50, 64, 0),
+    ],
+)  # fmt: skip
+def test_sizes_are_found_under_every_familys_names(
+    decoder: Path,
+    architecture: str,
+    config: dict[str, object],
+    kinds: list[str],
+    native: bool,
+    context: int,
+    width: int,
+    kv_bytes: int,
+) -> None:
+    """Context, width and the keys and values of a token, in the dtype of the weights (float32 here)."""
+    (decoder / "config.json").write_text(json.dumps(config | {"architectures": [architecture]}))
+    manifest = make_manifest(decoder, "decoder")
+    assert (manifest.kinds, manifest.native) == (kinds, native)
+    assert (manifest.context_tokens, manifest.hidden_size, manifest.kv_bytes_per_token) == (context, width, kv_bytes)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "chat"),
+    [
+        ("chat_template.jinja", "{{ messages }}", True),
+        ("chat_template.json", '{"chat_template": "{{ messages }}"}', True),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}', True),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default", "template": "x"}]}', True),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "tools", "template": "x"}]}', False),
+        ("tokenizer_config.json", '{"chat_template": null}', False),
+        ("chat_template.txt", "{{ messages }}", False),
+    ],
+)
+def test_a_chat_template_is_found_and_counts(decoder: Path, file: str, content: str, chat: bool) -> None:
+    """It decides what the model reads, so it is part of its identity; only models that generate talk."""
+    (decoder / file).write_text(content)
+    manifest = make_manifest(decoder, "decoder")
+    assert manifest.chat is chat
+    if chat:
+        assert file in [entry.path for entry in manifest.files]
+        edit(decoder / "config.json", architectures=["BertModel"])
+        assert not make_manifest(decoder, "decoder").chat
+
+
+@pytest.mark.parametrize("name", [SINGLE, "config.json", "tokenizer.json"])
+def test_a_file_that_cannot_be_read_is_damage(decoder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad block, or somebody else's file."""
+    original = Path.open
+
+    def opened(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.name == name:
+            raise OSError(5, "Input/output error")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", opened)
+    assert f"{name}: [Errno 5] Input/output error" in problem_of(decoder)

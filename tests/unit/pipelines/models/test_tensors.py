@@ -26,7 +26,7 @@ def test_a_file_of_the_reference_writer_is_read_as_it_was_written(tmp_path: Path
     save_file(arrays, path, metadata={"format": "np"})
     data = path.read_bytes()
     found = read_tensor_file(path)
-    assert (found.size, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (found.record.stamp.size, found.record.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     body = data[8 + int.from_bytes(data[:8], "little") :]
     assert found.tensors.keys() == arrays.keys()
     for name, array in arrays.items():

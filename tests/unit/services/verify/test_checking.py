@@ -14,8 +14,9 @@ from llmos.infra.crypto.crc import crc32c
 from llmos.schemas.admitted import Admitted
 from llmos.schemas.base import JSON, MSGPACK
 from llmos.schemas.catalog import Model
-from llmos.schemas.errors import LlmosError
+from llmos.schemas.errors import LlmosError, UnknownModel
 from llmos.schemas.job import ErrorInfo
+from llmos.schemas.tasks import Prompt
 from llmos.services.verify.checking import Checked, Counted, check
 from tests.kit.bench import NOW, SECRET, configured, head, tenant
 
@@ -31,21 +32,26 @@ WIDE = msgspec.structs.replace(ENCODER, identity="f" * 64, name="wide", width=40
 BROKEN = msgspec.structs.replace(
     DECODER, identity="b" * 64, name="broken", damaged=ErrorInfo(code="model_damaged", message="a hole in it")
 )
+TALKER = msgspec.structs.replace(DECODER, identity="c" * 64, name="talker", chat=True)
 
 
 class Models:
-    """A directory of four models; a token a word."""
+    """A directory of five models; a token a word."""
 
     def __init__(self, exact: bool = True) -> None:
         self.exact = exact
 
-    def find(self, name: str) -> Model | None:
+    def resolve(self, name: str) -> Model:
         """By name."""
-        return {model.name: model for model in (DECODER, ENCODER, WIDE, BROKEN)}.get(name)
+        for model in (DECODER, ENCODER, WIDE, BROKEN, TALKER):
+            if model.name == name:
+                return model
+        raise UnknownModel(model=name)
 
-    def count(self, model: Model, texts: Sequence[str]) -> Counted:
+    def count(self, model: Model, texts: Sequence[Prompt]) -> Counted:
         """Words."""
-        return Counted([len(text.split()) for text in texts], self.exact)
+        counts = [len((text if isinstance(text, str) else text[0].content).split()) for text in texts]
+        return Counted(counts, self.exact)
 
 
 def admitted(body: Any, kind: str = "echo", model: str = "", encoding: str = MSGPACK, **fields: Any) -> Admitted:
@@ -62,6 +68,7 @@ def checked(message: Admitted, *, exact: bool = True, secret: bytes = SECRET, **
 
 ECHO = {"text": "a"}
 PROMPT = {"prompt": "a b c", "max_tokens": 5}
+CHAT = {"messages": [{"role": "user", "content": "a b c"}], "max_tokens": 5}
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,10 @@ PROMPT = {"prompt": "a b c", "max_tokens": 5}
         pytest.param(admitted(PROMPT, "generate", "encoder"), {}, "wrong_model", "bert", id="a model that cannot"),
         pytest.param(admitted({"text": "a"}, "embed", "decoder"), {}, "wrong_model", "llama", id="the other way"),
         pytest.param(admitted(PROMPT, "generate", "broken"), {}, "model_unavailable", "a hole", id="a damaged model"),
+        pytest.param(admitted(CHAT, "generate", "decoder"), {}, "no_chat_template", "'decoder'", id="a conversation"),
+        pytest.param(
+            admitted(PROMPT | CHAT, "generate", "talker"), {}, "invalid_request", "input", id="a conversation and a prompt"
+        ),
         pytest.param(
             admitted({"prompt": "a b c", "max_tokens": 18}, "generate", "decoder"), {}, "too_long", "21 tokens",
             id="longer than the context",
@@ -172,3 +183,16 @@ def test_the_digest_tells_nothing_without_the_secret() -> None:
     content = msgspec.msgpack.encode(["echo", "", ECHO])
     assert checked(message).head.content_digest == hmac.digest(SECRET, content, hashlib.sha256)
     assert checked(message, secret=b"other").head.content_digest != checked(message).head.content_digest
+
+
+def test_a_checked_conversation() -> None:
+    """A model with a template takes it, as one part."""
+    found = checked(admitted(CHAT, "generate", "talker"))
+    assert (found.head.model, [plan.input_tokens for plan in found.parts]) == (TALKER.identity, [3])
+
+
+def test_a_conversation_needs_a_template_also_where_tokens_are_estimated() -> None:
+    """Where verify has no tokenizer, the catalog says what the model can do."""
+    with pytest.raises(LlmosError) as refused:
+        checked(admitted(CHAT, "generate", "decoder"), exact=False)
+    assert refused.value.code == "no_chat_template"

@@ -17,6 +17,7 @@ from llmos.infra.stages.tenants import TenantTable
 from llmos.pipelines.kinds.parts import open_part
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import MSGPACK, encode
+from llmos.schemas.catalog import Alias, Model, NodeModels, Quarantined, alias_key, node_models_key
 from llmos.schemas.dead import DEAD
 from llmos.schemas.job import ErrorInfo
 from llmos.schemas.sealed import SEALED, Job
@@ -45,7 +46,7 @@ def handler(ctx: Context, tenants: TenantTable) -> VerifyHandler:
     return VerifyHandler(ctx, tenants, ModelDirectory(3.0))
 
 
-def echo(offset: int, text: str = "hello", **fields: Any) -> Admitted:
+def echo(offset: int, text: Any = "hello", **fields: Any) -> Admitted:
     payload = msgspec.msgpack.encode({"text": text})
     return Admitted(head=head(f"k{offset}", offset, **fields), payload=payload, encoding=MSGPACK)
 
@@ -86,7 +87,7 @@ async def test_refusals_of_ingest_are_passed_on(handler: VerifyHandler) -> None:
     ("message", "code"),
     [
         (echo(0, kind="dance"), "unknown_kind"),
-        (echo(0, kind="generate", model_name="gpt"), "invalid_request"),
+        (echo(0, 7, kind="embed", model_name="gpt"), "invalid_request"),
         (echo(0, kind="embed", model_name="gpt"), "unknown_model"),
         (echo(0, tenant="gone"), "unknown_tenant"),
     ],
@@ -153,3 +154,60 @@ async def test_large_payloads_are_checked_beside_the_loop(
     assert [size > THREAD_BYTES for size in in_thread] == [True, True]
     assert all(isinstance(message_of(settlement), Job) for settlement in settled)
     assert await handler.may_resume([PLACE])
+
+
+async def test_an_alias_that_moves_never_mixes_two_models_in_one_job(ctx: Context, tenants: TenantTable) -> None:
+    """The identity is in the head, once for all parts; who comes after the move gets the other model."""
+    models = ModelDirectory(3.0)
+    handler = VerifyHandler(ctx, tenants, models)
+    for identity in ("a" * 64, "b" * 64):
+        row = Model(
+            identity=identity, name=identity[:4], architecture="bert", kinds=["embed"], parameters=1, weight_bytes=1,
+            context_tokens=9, dtype="float32",
+        )  # fmt: skip
+        models.table.take(record(encode(row), "catalog", key=identity.encode()))
+
+    def point(identity: str) -> None:
+        row = Alias(name="best", identity=identity)
+        models.table.take(record(encode(row), "catalog", key=alias_key("best")))
+
+    texts = ["x"] * 100
+    point("a" * 64)
+    origins = Origins()
+    before = message_of((await settle(handler, echo(0, texts, kind="embed", model_name="best"), origins=origins))[0])
+    point("b" * 64)
+    after = message_of((await settle(handler, echo(1, texts, kind="embed", model_name="best"), origins=origins))[0])
+    assert isinstance(before, Job)
+    assert isinstance(after, Job)
+    assert (before.head.model, after.head.model) == ("a" * 64, "b" * 64)
+    assert len(before.parts) > 1
+
+
+@pytest.mark.parametrize(
+    ("row", "code"),
+    [
+        (NodeModels(node="x", at=1.0), "model_gone"),
+        (
+            NodeModels(
+                node="x", at=1.0,
+                quarantined=[Quarantined(name="m", directory="/m", error=ErrorInfo(code="model_damaged", message="no"))],
+            ),
+            "model_quarantined",
+        ),
+    ],
+)  # fmt: skip
+async def test_a_model_that_no_node_has_whole_is_refused(
+    ctx: Context, tenants: TenantTable, row: NodeModels, code: str
+) -> None:
+    """Under a code that says which it is; the job gets its one answer."""
+    models = ModelDirectory(3.0)
+    model = Model(
+        identity="a" * 64, name="m", architecture="bert", kinds=["embed"], parameters=1, weight_bytes=1, context_tokens=9,
+        dtype="float32",
+    )  # fmt: skip
+    models.table.take(record(encode(model), "catalog", key=b"a" * 64))
+    models.table.take(record(encode(row), "catalog", key=node_models_key("x")))
+    (settlement,) = await settle(VerifyHandler(ctx, tenants, models), echo(0, kind="embed", model_name="m"))
+    refusal = message_of(settlement)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error.code, refusal.stage) == (code, "verify")
