@@ -19,16 +19,16 @@ class ConfigReader:
         """The error to raise."""
         return ModelDamaged(directory=self._directory, problem=f"config.json: {problem}")
 
-    def raw(self, name: str) -> Any:
-        """The field as it is, None where it is missing."""
-        return self._values.get(name)
+    def raw(self, name: str, default: Any = None) -> Any:
+        """The field as it is, `default` where it is missing."""
+        return self._values.get(name, default)
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """A whole number of at least 1. Raises `ModelDamaged`."""
+    def integer(self, name: str, default: int | None = None, *, least: int = 1) -> int:
+        """A whole number of at least `least`. Raises `ModelDamaged`."""
         value = self._values.get(name)
         value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise self.damaged(f"{name} is {value!r} and not a whole number of at least 1")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.damaged(f"{name} is {value!r} and not a whole number of at least {least}")
         return value
 
     def number(self, name: str, default: float | None = None) -> float:

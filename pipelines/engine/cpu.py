@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from pathlib import Path
 
+import psutil
 import torch
 
+from llmos.infra.telemetry.host import memory
+from llmos.infra.telemetry.processors import CoreWatch
+from llmos.pipelines.engine.device import Device
 from llmos.pipelines.engine.specs import DeviceSpec
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+from llmos.schemas.telemetry import DeviceLoad
 
 
 def share_of(cores: list[int], index: int, count: int) -> list[int]:
@@ -19,31 +22,38 @@ def share_of(cores: list[int], index: int, count: int) -> list[int]:
     return cores[index * len(cores) // count : (index + 1) * len(cores) // count]
 
 
-def memory_bytes() -> int:
-    """What this process may use: the machine's memory, or its container's limit where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if _CGROUP_LIMIT.is_file():
-        text = _CGROUP_LIMIT.read_text().strip()
-        if text.isdigit():
-            total = min(total, int(text))
-    return total
+def fast_dtypes(bfloat16: bool) -> frozenset[torch.dtype]:
+    """In what a CPU computes fast; `bfloat16`: whether it has instructions for that."""
+    return frozenset({torch.float32, torch.bfloat16} if bfloat16 else {torch.float32})
 
 
-class CpuDevice:
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions for products of bfloat16 (AVX512-BF16 or AMX; on ARM, BF16).
+
+    Not AVX-512 alone: without these, oneDNN converts to float32 and back, which is slower than float32 itself.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return any(bool(capabilities.get(name)) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+class CpuDevice(Device):
     """A share of the CPU."""
 
-    kind = "cpu"
-    torch_device = torch.device("cpu")
-    dtype = torch.float32
-    """bfloat16 is faster only where the CPU multiplies it natively, and the models that run here are small."""
-
     def __init__(self, spec: DeviceSpec) -> None:
+        spec.settings({})
         self.spec = spec.text
+        self.kind = "cpu"
         self.label = spec.label
         # of the main thread: a thread that was activated before must not shrink what is shared out
         self.cores = share_of(sorted(os.sched_getaffinity(os.getpid())), spec.share, spec.shares)
         self.threads = len(self.cores)
-        self.memory_bytes = memory_bytes() // spec.shares
+        self.memory_bytes = memory().total // spec.shares
+        self.torch_device = torch.device("cpu")
+        self.dtype = torch.float32
+        """What is right for every model; a large one gains from bfloat16 where that is among `dtypes`."""
+        self.dtypes = fast_dtypes(multiplies_bfloat16())
+        self._process = psutil.Process()
+        self._watch = CoreWatch(self.cores)
 
     def activate(self) -> None:
         """Pins the calling thread and the torch threads it starts to this share.
@@ -53,3 +63,29 @@ class CpuDevice:
         """
         os.sched_setaffinity(0, self.cores)
         torch.set_num_threads(self.threads)
+
+    def free_bytes(self) -> int:
+        """The share less what this process holds, and no more than the machine has left."""
+        return max(0, min(self.memory_bytes - self._used_bytes(), memory().available))
+
+    def load(self) -> DeviceLoad:
+        """The share's cores by anybody and by this process, and this process's memory."""
+        cores = self._watch.sample()
+        return DeviceLoad(
+            utilisation=cores.utilisation,
+            own_utilisation=cores.own_utilisation,
+            memory_bytes=self.memory_bytes,
+            memory_used_bytes=self._used_bytes(),
+            throttled=cores.throttled,
+            clock_fraction=cores.clock_fraction,
+        )
+
+    def empty_cache(self) -> None:
+        """Has the C library give freed memory back to the system, which it keeps for itself in pieces up to 32 MB: what a
+        model leaves that went is such pieces. Where the library is another one than glibc there is nothing to ask."""
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+    def _used_bytes(self) -> int:
+        return int(self._process.memory_info().rss)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from llmos.pipelines.engine.bert import BertModel
+from llmos.pipelines.engine.interface import TextModel
 from llmos.pipelines.engine.pooling import Pooling
 from llmos.pipelines.models.tokenizer import Tokenizer
 from llmos.schemas.errors import EngineFailed
@@ -21,7 +21,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: BertModel,
+        model: TextModel,
         tokenizer: Tokenizer,
         pooling: Pooling,
         *,
@@ -62,7 +62,7 @@ class Encoder:
         return vectors
 
     def _check(self, tokens: Sequence[Sequence[int]]) -> None:
-        known = self._model.config.vocabulary
+        known = self._model.vocabulary
         for i, text in enumerate(tokens):
             if not text:
                 raise EngineFailed(problem=f"text {i} has no tokens")

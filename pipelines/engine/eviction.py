@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple
 
 
@@ -14,21 +15,40 @@ class Resident(NamedTuple):
     last_used_at: float
     active: int
     """Tasks that use it now; one in use never leaves."""
+    pinned: bool = False
+    """It never leaves."""
+    loaded_at: float = 0.0
+    served: int = 1
+    """Times it was used since it was loaded."""
+    waited_since: float = inf
+    """When the oldest of the tasks that wait for it came; none: infinity."""
+    turn_seconds: float = 0.0
+    """How long it stays at least while there is work for it, once loaded."""
 
 
-def choose_evictions(residents: Sequence[Resident], need_bytes: int, budget_bytes: int) -> list[str] | None:
+def idle(resident: Resident) -> bool:
+    """Whether nobody uses the model, and nobody wants it to stay."""
+    return resident.active == 0 and not resident.pinned
+
+
+def choose_evictions(
+    residents: Sequence[Resident],
+    need_bytes: int,
+    budget_bytes: int,
+    may_leave: Callable[[Resident], bool] = idle,
+) -> list[str] | None:
     """The identities that must leave so that `need_bytes` more fit into the budget; None: not now.
 
     The least recently used leave first, and of those that were picked, any that turns out not to be needed stays. When
-    everything idle together would not make the room, nothing leaves: otherwise a model that waits for room would push
-    out others at every try and gain nothing.
+    everything that may leave together would not make the room, nothing leaves: otherwise a model that waits for room
+    would push out others at every try and gain nothing.
     """
     free = budget_bytes - sum(resident.resident_bytes for resident in residents)
     picked: list[Resident] = []
     for resident in sorted(residents, key=lambda resident: (resident.last_used_at, resident.identity)):
         if free >= need_bytes:
             break
-        if resident.active == 0 and resident.resident_bytes > 0:
+        if resident.resident_bytes > 0 and may_leave(resident):
             picked.append(resident)
             free += resident.resident_bytes
     if free < need_bytes:

@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from llmos.pipelines.engine.sampling import Sampler
+from llmos.pipelines.engine.sampling import Draw, Sampler
 from llmos.pipelines.engine.stops import StopFilter
-from llmos.pipelines.models.tokenizer import StreamDecoder
-from llmos.schemas.tasks import GenerateInput
+from llmos.pipelines.models.tokenizer import StreamDecoder, Tokenizer
+from llmos.schemas.errors import LlmosError
+from llmos.schemas.tasks import GenerateInput, TokenLogprob, TopToken
 
 Finish = Literal["", "stop", "length"]
 
@@ -25,8 +26,24 @@ class Event(NamedTuple):
     first_token: int
     """Place of the first of them in the output."""
     finish: Finish = ""
-    error: str | None = None
+    error: LlmosError | None = None
     """Why this sequence ended without a result; `finish` is empty then and nothing follows."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the new tokens, one each, where the request asked for them."""
+
+
+class Opening:
+    """A prompt's tokens, read once for all sequences that go on from it."""
+
+    def __init__(self, tokens: list[int], choices: int = 1) -> None:
+        self.tokens = tokens
+        self.choices = choices
+        """How many sequences may go on from it."""
+        self.logits: torch.Tensor | None = None
+        """(1, vocabulary), behind its last token, once one of several sequences has read it."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
 
 
 class Sequence:
@@ -35,25 +52,32 @@ class Sequence:
     def __init__(
         self,
         key: Hashable,
-        prompt: list[int],
+        opening: Opening,
         request: GenerateInput,
-        text: StreamDecoder,
-        end_tokens: frozenset[int],
+        tokenizer: Tokenizer,
+        choice: int = 0,
+        joined: int = 0,
     ) -> None:
         self.key = key
-        self.prompt = prompt
+        self.joined = joined
+        """A number that grows from one that joined to the next."""
+        self.opening = opening
         self.read = 0
         """Prompt tokens that are in the cache."""
         self.produced: list[int] = []
         self.finish: Finish = ""
         self.failed = False
+        self.sampler = Sampler(request, opening.tokens, choice)
+        self.longest = len(opening) + request.max_tokens
+        """Positions that it may come to need."""
         self._max_tokens = request.max_tokens
-        self._end_tokens = end_tokens
-        self._sampler = Sampler(request)
-        self._decoder = text
+        self._tokenizer = tokenizer
+        self._decoder = StreamDecoder(tokenizer)
         self._stops = StopFilter(request.stop)
         self._told = 0
         """Tokens that events have told of."""
+        self._logprobs: list[TokenLogprob] = []
+        """Of tokens that no event has told of."""
 
     @property
     def ended(self) -> bool:
@@ -63,7 +87,7 @@ class Sequence:
     @property
     def prefilled(self) -> bool:
         """Whether the whole prompt was read, so that it takes part in decoding."""
-        return self.read == len(self.prompt)
+        return self.read == len(self.opening)
 
     @property
     def length(self) -> int:
@@ -75,18 +99,15 @@ class Sequence:
         """The token that the next step reads."""
         return self.produced[-1]
 
-    def accept(self, logits: torch.Tensor) -> Event | None:
-        """Draws the next token from `logits` (vocabulary,); None while there is nothing to tell.
-
-        Raises:
-            ArithmeticError: the logits are not finite.
-        """
-        if not bool(torch.isfinite(logits).all()):
-            raise ArithmeticError("the model's logits are not finite")
-        token = self._sampler.pick(logits)
-        if token in self._end_tokens:
+    def accept(self, draw: Draw) -> Event | None:
+        """Takes the next token; None while there is nothing to tell."""
+        token = draw.token
+        if token in self._tokenizer.eos_ids:
             return self._event(self._stops.feed(self._decoder.finish()) + self._stops.flush(), "stop")
         self.produced.append(token)
+        self.sampler.add(token)
+        if self.sampler.logprobs is not None:
+            self._logprobs.append(self._logprob(draw))
         text = self._stops.feed(self._decoder.push((token,)))
         if self._stops.hit:
             return self._event(text, "stop")
@@ -96,12 +117,18 @@ class Sequence:
         finish: Finish = "stop" if self._stops.hit else "length"
         return self._event(text + self._stops.flush(), finish)
 
-    def fail(self, problem: str) -> Event:
+    def fail(self, error: LlmosError) -> Event:
         """Ends it without a result; gives the event that says so."""
         self.failed = True
-        return self._event("", "")._replace(error=problem)
+        return self._event("", "")._replace(error=error)
 
     def _event(self, text: str, finish: Finish) -> Event:
         first, self._told = self._told, len(self.produced)
+        logprobs, self._logprobs = self._logprobs, []
         self.finish = finish
-        return Event(self.key, text, len(self.produced) - first, first, finish)
+        return Event(self.key, text, len(self.produced) - first, first, finish, logprobs=tuple(logprobs))
+
+    def _logprob(self, draw: Draw) -> TokenLogprob:
+        text = self._tokenizer.token_text
+        top = [TopToken(token, text(token), logprob) for token, logprob in draw.top]
+        return TokenLogprob(token=draw.token, text=text(draw.token), logprob=draw.logprob, top=top)

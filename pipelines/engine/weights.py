@@ -1,9 +1,8 @@
-"""The bytes of a model, hashed as they are read, as tensors: what is parsed is what was verified, not a second reading."""
+"""The bytes of a model as tensors, hashed as they are read: what is used is what was verified, not a second reading."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,48 +10,29 @@ import msgspec
 import torch
 
 from llmos.pipelines.models.manifest import Manifest
-from llmos.pipelines.models.tensors import DTYPES, Tensor, parse_header
+from llmos.pipelines.models.tensors import DTYPES, HEADER_BYTES, parse_header
 from llmos.schemas.errors import ModelDamaged
 
 CHUNK_BYTES = 4 * 1024 * 1024
-"""Read and hashed at a time, in bytes; progress is told as often."""
+"""Read and hashed at a time at most, in bytes; progress is told about as often."""
 Progress = Callable[[int, int], None]
 """Told (bytes read, bytes in all)."""
 
 
-def read_verified(manifest: Manifest, path: str, report: Callable[[int], None] | None = None) -> bytearray:
-    """The bytes of the manifest's file `path`; `report` is told how many bytes each chunk had.
+def read_verified(manifest: Manifest, path: str) -> bytes:
+    """The bytes of the manifest's file `path`.
 
     Raises:
         ModelDamaged: the file is not in the manifest, cannot be read, or has another size or SHA-256.
     """
-    entry = next((entry for entry in manifest.files if entry.path == path), None)
-    if entry is None:
-        raise ModelDamaged(directory=manifest.directory, problem=f"it has no file {path}")
-    size = entry.size
-    data, digest, done = bytearray(size), hashlib.sha256(), 0
-    view = memoryview(data)
-    try:
-        with (manifest.directory / path).open("rb", buffering=0) as file:
-            while done < size and (count := file.readinto(view[done : done + CHUNK_BYTES])):
-                digest.update(view[done : done + count])
-                done += count
-                if report is not None:
-                    report(count)
-            longer = bool(file.read(1))
-    except OSError as problem:
-        raise ModelDamaged(directory=manifest.directory, problem=f"{path}: {problem}") from problem
-    if done < size or longer:
-        raise ModelDamaged(directory=manifest.directory, problem=f"{path} does not have {size} bytes any more")
-    if digest.hexdigest() != entry.sha256:
-        raise ModelDamaged(directory=manifest.directory, problem=f"{path} does not have its SHA-256")
-    return data
+    with _VerifiedFile(manifest, path, _nobody) as file:
+        return bytes(file.read(file.size))
 
 
 def read_json(manifest: Manifest, path: str) -> dict[str, Any]:
     """A verified JSON object. Raises `ModelDamaged`."""
     try:
-        value: dict[str, Any] = msgspec.json.decode(bytes(read_verified(manifest, path)), type=dict[str, Any])
+        value: dict[str, Any] = msgspec.json.decode(read_verified(manifest, path), type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise ModelDamaged(directory=manifest.directory, problem=f"{path}: {problem}") from problem
     return value
@@ -64,29 +44,28 @@ def has_file(manifest: Manifest, path: str) -> bool:
 
 
 def load_weights(manifest: Manifest, progress: Progress | None = None) -> dict[str, torch.Tensor]:
-    """All tensors of the model's safetensors files, as views of the bytes that were hashed.
+    """All tensors of the model's safetensors files, each in memory of its own, as they are stored.
 
-    A view keeps its whole file in memory: copy what is to stay and drop the rest. `progress` is told the bytes read
-    and the bytes in all.
+    Beside the tensors no copy of a file is made. `progress` is told the bytes read and the bytes in all.
 
     Raises:
         ModelDamaged: a file is not as the manifest says, or is not well-formed.
+        MemoryError, RuntimeError: there is no memory for it.
     """
-    files = [file for file in manifest.files if file.path.endswith(".safetensors")]
-    total, done = sum(file.size for file in files), 0
+    # what lies in folders belongs to other parts
+    files = [file for file in manifest.files if file.path.endswith(".safetensors") and "/" not in file.path]
+    total, done, told = sum(file.size for file in files), 0, 0
 
     def report(count: int) -> None:
-        nonlocal done
+        nonlocal done, told
         done += count
-        if progress is not None:
+        if progress is not None and (done - told >= CHUNK_BYTES or done == total):
+            told = done
             progress(done, total)
 
     weights: dict[str, torch.Tensor] = {}
     for file in files:
-        try:
-            tensors = parse_safetensors(read_verified(manifest, file.path, report))
-        except ValueError as problem:
-            raise ModelDamaged(directory=manifest.directory, problem=f"{file.path}: {problem}") from problem
+        tensors = _read_tensors(manifest, file.path, report)
         twice = weights.keys() & tensors.keys()
         if twice:
             raise ModelDamaged(directory=manifest.directory, problem=f"{file.path}: {min(twice)} is there twice")
@@ -96,21 +75,90 @@ def load_weights(manifest: Manifest, progress: Progress | None = None) -> dict[s
     return weights
 
 
-def parse_safetensors(data: bytearray) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file as views of `data`. Raises `ValueError` where it is not well-formed."""
-    body = 8 + int.from_bytes(data[:8], "little")
-    if len(data) < body:
-        raise ValueError("it is cut off within its header")
-    entries = parse_header(bytes(data[8:body]), len(data) - body)
-    return {name: _view(data, entry, body + entry.begin) for name, entry in entries.items()}
+def _read_tensors(manifest: Manifest, path: str, report: Callable[[int], None]) -> dict[str, torch.Tensor]:
+    with _VerifiedFile(manifest, path, report) as file:
+        try:
+            length = int.from_bytes(file.read(8), "little")
+            if min(length, HEADER_BYTES) + 8 > file.size:
+                raise ValueError("it is cut off within its header")
+            entries = parse_header(bytes(file.read(min(length, HEADER_BYTES))), file.size - 8 - length)
+        except ValueError as problem:
+            file.finish()  # where the bytes are not those of the manifest, that is what is wrong
+            raise ModelDamaged(directory=manifest.directory, problem=f"{path}: {problem}") from problem
+        tensors = {}
+        for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
+            tensors[name] = torch.empty(entry.shape, dtype=getattr(torch, DTYPES[entry.dtype][0]))
+            if entry.end > entry.begin:
+                file.read_into(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return tensors
 
 
-def _view(data: bytearray, entry: Tensor, offset: int) -> torch.Tensor:
-    dtype: torch.dtype = getattr(torch, DTYPES[entry.dtype][0])
-    count = math.prod(entry.shape)
-    if count == 0:
-        return torch.empty(entry.shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype, count=count, offset=offset).reshape(entry.shape)
+class _VerifiedFile:
+    """A file of a manifest that is read once from its beginning to its end, and hashed on the way.
+
+    Nothing of it may be used before the block around it was left without an error.
+    """
+
+    def __init__(self, manifest: Manifest, path: str, report: Callable[[int], None]) -> None:
+        entry = next((entry for entry in manifest.files if entry.path == path), None)
+        if entry is None:
+            raise ModelDamaged(directory=manifest.directory, problem=f"it has no file {path}")
+        self.size = entry.size
+        self._sha256 = entry.sha256
+        self._manifest = manifest
+        self._path = path
+        self._report = report
+        self._digest = hashlib.sha256()
+        self._read = 0
+
+    def __enter__(self) -> _VerifiedFile:
+        try:
+            self._file = (self._manifest.directory / self._path).open("rb", buffering=0)
+        except OSError as problem:
+            raise self._damaged(str(problem)) from problem
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, problem: object, trace: object) -> None:
+        with self._file:
+            if kind is None:
+                self.finish()
+
+    def read(self, count: int) -> bytearray:
+        """The next `count` bytes, fewer only where the manifest's size ends. Raises `ModelDamaged`."""
+        data = bytearray(max(0, min(count, self.size - self._read)))
+        self.read_into(memoryview(data))
+        return data
+
+    def read_into(self, view: memoryview) -> None:
+        """Fills `view` with what comes next. Raises `ModelDamaged`."""
+        done = 0
+        while done < len(view):
+            try:
+                count = self._file.readinto(view[done : done + CHUNK_BYTES])
+            except OSError as problem:
+                raise self._damaged(str(problem)) from problem
+            if not count:
+                raise self._damaged(f"it does not have {self.size} bytes any more")
+            self._digest.update(view[done : done + count])
+            done += count
+            self._report(count)
+        self._read += done
+
+    def finish(self) -> None:
+        """Reads what is left. Raises `ModelDamaged` where it is not the file that the manifest lists."""
+        while self._read < self.size:
+            self.read(CHUNK_BYTES)
+        if self._file.read(1):
+            raise self._damaged(f"it does not have {self.size} bytes any more")
+        if self._digest.hexdigest() != self._sha256:
+            raise self._damaged("it does not have its SHA-256")
+
+    def _damaged(self, problem: str) -> ModelDamaged:
+        return ModelDamaged(directory=self._manifest.directory, problem=f"{self._path}: {problem}")
+
+
+def _nobody(count: int) -> None:
+    """Told of progress that nobody follows."""
 
 
 class WeightTaker:
@@ -129,7 +177,11 @@ class WeightTaker:
         return name in self._weights
 
     def take(self, name: str, *shape: int) -> torch.Tensor:
-        """A copy of the tensor, on the device and in its dtype. Raises `ModelDamaged` where it is not there, or is of another shape."""
+        """The tensor, on the device and in its dtype, and from now on the taker's no more.
+
+        Raises:
+            ModelDamaged: it is not there, or is of another shape.
+        """
         tensor = self._weights.pop(name, None)
         if tensor is None:
             raise ModelDamaged(directory=self._directory, problem=f"tensor {name} is missing")
@@ -138,11 +190,7 @@ class WeightTaker:
                 directory=self._directory,
                 problem=f"tensor {name} has shape {tuple(tensor.shape)} and not {shape}",
             )
-        return tensor.to(self._device, self._dtype, copy=True).contiguous()
-
-    def optional(self, name: str, *shape: int) -> torch.Tensor | None:
-        """The tensor, None where the checkpoint has none. Raises `ModelDamaged`."""
-        return self.take(name, *shape) if self.has(name) else None
+        return tensor.to(self._device, self._dtype).contiguous()
 
     def finish(self, ignored: Callable[[str], bool]) -> None:
         """Raises `ModelDamaged` where a tensor was not used: the model is not what this code computes."""
@@ -155,10 +203,14 @@ class WeightTaker:
 
 
 def tensor_bytes(tensors: Iterable[torch.Tensor | None]) -> int:
-    """Bytes of the distinct storages behind `tensors`: what they truly hold in memory."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in tensors
-        if tensor is not None
-    }
-    return sum(storages.values())
+    """Bytes of the distinct storages behind `tensors`, packed ones too: what they truly hold in memory."""
+    sizes: dict[int, int] = {}
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if tensor.is_mkldnn:
+            sizes[id(tensor)] = int(torch.ops.mkldnn._nbytes(tensor))
+        else:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())

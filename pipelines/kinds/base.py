@@ -9,9 +9,11 @@ import msgspec
 
 from llmos.schemas.base import JSON
 from llmos.schemas.errors import InvalidRequest
+from llmos.schemas.tasks import Prompt
 
-Counter = Callable[[Sequence[str]], Sequence[int]]
-"""Token counts of texts, exact or estimated."""
+Counter = Callable[[Sequence[Prompt]], Sequence[int]]
+"""Token counts of texts and conversations, exact or estimated. Raises `NoChatTemplate` for a conversation with a model that
+takes none, `InvalidRequest` where its template refuses it."""
 
 
 class PartPlan(NamedTuple):

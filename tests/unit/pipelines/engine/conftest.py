@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import tokenizers
 import torch
+import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
@@ -39,6 +41,17 @@ BERT = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "max_position_embeddings": 40,
+    "initializer_range": 0.2,
+}
+
+GPT2 = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 48,
+    "n_layer": 2,
+    "n_head": 6,
+    "n_positions": CONTEXT,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
     "initializer_range": 0.2,
 }
 
@@ -98,6 +111,35 @@ def make_llama(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) ->
 
 
 @pytest.fixture(scope="session")
+def make_causal(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) -> Make:
+    """Saves a random decoder of a family of `transformers` (`Qwen2`), once; keyword arguments change its configuration."""
+
+    @functools.cache
+    def make(family: str, dtype: torch.dtype = torch.float32, shard_size: str = "1GB", changes: str = "{}") -> Manifest:
+        directory = tmp_path_factory.mktemp("models") / family.lower()
+        torch.manual_seed(0)
+        values = {**(GPT2 if family == "GPT2" else LLAMA), **json.loads(changes)}
+        head = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
+        model = getattr(transformers, family + head)(getattr(transformers, f"{family}Config")(**values)).to(dtype)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(std=0.2)
+                elif "norm" in name:
+                    parameter.normal_(mean=1.0, std=0.1)
+        model.save_pretrained(directory, max_shard_size=shard_size)
+        (directory / "tokenizer.json").write_text(tokenizer_json)
+        return make_manifest(directory, family.lower())
+
+    def make_changed(
+        family: str, dtype: torch.dtype = torch.float32, shard_size: str = "1GB", **changes: Any
+    ) -> Manifest:
+        return make(family, dtype, shard_size, json.dumps(changes, sort_keys=True))
+
+    return make_changed
+
+
+@pytest.fixture(scope="session")
 def llama(make_llama: Make) -> Manifest:
     """A random Llama with grouped heads."""
     return make_llama()
@@ -116,5 +158,25 @@ def make_bert(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) -> 
             (directory / path).parent.mkdir(exist_ok=True)
             (directory / path).write_text(json.dumps(value))
         return make_manifest(directory, name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_encoder(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) -> Make:
+    """Saves a random encoder of a family of `transformers` (`Roberta`), alone or as part of a model with a head."""
+
+    def make(family: str, with_head: bool = False, **changes: Any) -> Manifest:
+        directory: Path = tmp_path_factory.mktemp("models") / family.lower()
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{family}Config")(**{**BERT, **changes})
+        model = getattr(transformers, family + ("ForMaskedLM" if with_head else "Model"))(config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name.endswith("bias"):
+                    parameter.normal_(std=0.2)
+        model.save_pretrained(directory)
+        (directory / "tokenizer.json").write_text(tokenizer_json)
+        return make_manifest(directory, family.lower())
 
     return make

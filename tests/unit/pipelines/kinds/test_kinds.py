@@ -11,15 +11,31 @@ import pytest
 
 from llmos.pipelines.kinds import KINDS, kind_named
 from llmos.pipelines.kinds.base import chunks, items_of
+from llmos.pipelines.kinds.generate import prompts_of
 from llmos.schemas.base import JSON, MSGPACK
 from llmos.schemas.errors import InvalidRequest, UnknownKind
 from llmos.schemas.limits import ANSWER_BYTES, ITEMS, PAYLOAD_BYTES
-from llmos.schemas.tasks import INPUTS, EchoInput, EchoOutput, EmbedInput, EmbedOutput, GenerateInput, GenerateOutput
+from llmos.schemas.tasks import (
+    INPUTS,
+    ChatMessage,
+    EchoInput,
+    EchoOutput,
+    EmbedInput,
+    EmbedOutput,
+    GenerateInput,
+    GenerateOutput,
+    Prompt,
+    TokenLogprob,
+    TopToken,
+)
 
 
-def words(texts: Sequence[str]) -> list[int]:
-    """One token a word."""
-    return [len(text.split()) for text in texts]
+def words(prompts: Sequence[Prompt]) -> list[int]:
+    """One token a word, and one a turn."""
+    return [
+        len(prompt.split()) if isinstance(prompt, str) else sum(len(message.content.split()) + 1 for message in prompt)
+        for prompt in prompts
+    ]
 
 
 @pytest.mark.parametrize("encoding", [JSON, MSGPACK])
@@ -49,7 +65,7 @@ def test_read(kind: str, body: Any, read: msgspec.Struct, encoding: str) -> None
         ("echo", {"text": ["a"] * (ITEMS + 1)}, "input.text"),
         ("embed", {"text": ["a", None]}, "input.text[1]"),
         ("embed", ["a"], "input"),
-        ("generate", {"text": "a"}, "input"),
+        ("generate", {"prompt": 7}, "input.prompt"),
         ("generate", {"prompt": "a", "max_tokens": 0}, "input.max_tokens"),
         ("generate", {"prompt": "a", "max_tokens": 8193}, "input.max_tokens"),
         ("generate", {"prompt": "a", "temperature": -0.1}, "input.temperature"),
@@ -113,6 +129,53 @@ def test_every_prompt_is_a_part() -> None:
     assert bodies == [msgspec.structs.replace(request, prompt=[prompt]) for prompt in ("a b", "", "c d e")]
 
 
+def test_outputs_of_a_prompt_are_items_of_its_part() -> None:
+    """Those of one prompt follow one another, so that item i·n + k is the k-th of prompt i."""
+    request = GenerateInput(prompt=["a b", "c"], max_tokens=10, n=3)
+    plans = KINDS["generate"].plan(request, words, 99)
+    assert [(p.first_item, p.items, p.max_output_tokens, p.longest_item_tokens) for p in plans] == [
+        (0, 3, 30, 12),
+        (3, 3, 30, 11),
+    ]
+    assert [prompts_of(msgspec.msgpack.decode(p.body, type=GenerateInput)) for p in plans] == [["a b"], ["c"]]
+
+
+def test_a_conversation_is_one_prompt() -> None:
+    """It is counted as a whole, and travels as it came."""
+    turns = [ChatMessage(role="system", content="be brief"), ChatMessage(role="user", content="what is it")]
+    request = GenerateInput(messages=turns, max_tokens=5, n=2)
+    (plan,) = KINDS["generate"].plan(request, words, 99)
+    assert (plan.items, plan.input_tokens, plan.longest_item_tokens) == (2, 7, 12)
+    assert prompts_of(msgspec.msgpack.decode(plan.body, type=GenerateInput)) == [turns]
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"prompt": "a", "messages": [{"role": "user", "content": "b"}]}, "input.messages"),
+        ({"prompt": ["a"], "messages": [{"role": "user", "content": "b"}]}, "input.messages"),
+        ({"messages": [{"role": "nobody", "content": "b"}]}, "input.messages[0].role"),
+        ({"messages": [{"role": "user"}]}, "input.messages[0]"),
+        ({"prompt": ["a"] * 9, "n": 128}, "input.n"),
+        ({"prompt": "a", "n": 0}, "input.n"),
+        ({"prompt": "a", "min_p": 2}, "input.min_p"),
+        ({"prompt": "a", "repetition_penalty": 0}, "input.repetition_penalty"),
+        ({"prompt": "a", "logprobs": 21}, "input.logprobs"),
+    ],
+)
+def test_what_is_wrong_with_a_generation_is_named(body: dict[str, Any], where: str) -> None:
+    """A prompt and a conversation are one too many; more outputs than a list may have items are, too."""
+    with pytest.raises(InvalidRequest) as refused:
+        KINDS["generate"].read(msgspec.msgpack.encode(body), MSGPACK)
+    assert refused.value.values["where"] == where
+
+
+def test_nothing_at_all_is_an_empty_prompt() -> None:
+    """Which begins from the model's own first token."""
+    request = KINDS["generate"].read(msgspec.msgpack.encode({}), MSGPACK)
+    assert prompts_of(request) == [""]
+
+
 @pytest.mark.parametrize(
     ("kind", "request_", "width", "output"),
     [
@@ -122,6 +185,12 @@ def test_every_prompt_is_a_part() -> None:
         (
             "generate", GenerateInput(prompt=["a", "b"], max_tokens=50), 0,
             [GenerateOutput(text="😀" * 50, finish="length", tokens=50)] * 2,
+        ),
+        (
+            "generate", GenerateInput(prompt="a", max_tokens=50, n=3, logprobs=5), 0,
+            [GenerateOutput(text="😀" * 50, finish="length", tokens=50, logprobs=[
+                TokenLogprob(token=200_000, text=" pneumonia", logprob=-1.5, top=[TopToken(200_000, " pneumonia", -1.5)] * 5)
+            ] * 50)] * 3,
         ),
     ],
 )  # fmt: skip
