@@ -43,11 +43,54 @@ IN_FLIGHT = Gauge("llmos_in_flight", "Jobs that hold credits", ["lane"], registr
 IN_FLIGHT_BYTES = Gauge("llmos_in_flight_bytes", "Payload bytes that hold credits", ["lane"], registry=REGISTRY)
 WAITING = Gauge("llmos_waiting", "Tasks that wait for a device", ["lane"], registry=REGISTRY)
 LEDGER_AWAY = Gauge("llmos_ledger_away", "1 while the ledger cannot be reached", registry=REGISTRY)
+LEDGER_HOLDS = Gauge("llmos_ledger_holds", "Submissions that the ledger holds credits for", ["lane"], registry=REGISTRY)
+LEDGER_LEASES = Gauge(
+    "llmos_ledger_leases", "Tasks that the ledger has leased to a device", ["device"], registry=REGISTRY
+)
+LEDGER_WINDOW = Gauge(
+    "llmos_ledger_window",
+    "Tasks a device may have in flight, as the ledger knows it",
+    ["device", "kind"],
+    registry=REGISTRY,
+)
+LEDGER_REFUSED = Counter(
+    "llmos_ledger_refused_leases_total", "Leases refused since a later scheduler has the task", registry=REGISTRY
+)
+LEDGER_UNKNOWN = Counter(
+    "llmos_ledger_unknown_releases_total",
+    "Leases that were not there when they were to end: expected after the ledger was emptied, else an error",
+    registry=REGISTRY,
+)
+LEDGER_REBUILT = Counter(
+    "llmos_ledger_rebuilt_total", "Times the ledger was found empty or damaged, and filled again", registry=REGISTRY
+)
 
 UTILISATION = Gauge("llmos_utilisation", "ρ = λ/μ of a device", ["device"], registry=REGISTRY)
 ARRIVAL_RATE = Gauge("llmos_arrival_rate", "λ of a device, per second", ["device"], registry=REGISTRY)
 SERVICE_RATE = Gauge("llmos_service_rate", "μ of a device, per second", ["device"], registry=REGISTRY)
 RESIDENT_BYTES = Gauge("llmos_resident_bytes", "Bytes of resident models", ["device"], registry=REGISTRY)
+LOADS = Counter(
+    "llmos_model_loads_total", "Models loaded, or not, by the reason's code", ["device", "outcome"], registry=REGISTRY
+)
+LOAD_SECONDS = Histogram(
+    "llmos_model_load_seconds",
+    "From the beginning of a load to its end",
+    ["device"],
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+LOAD_ESTIMATE_ERROR = Gauge(
+    "llmos_model_load_estimate_error_ratio",
+    "Of the last model that was loaded: (bytes estimated - bytes measured) / bytes measured",
+    ["device"],
+    registry=REGISTRY,
+)
+MODEL_WAITS = Counter(
+    "llmos_model_waits_total",
+    "Tasks that began to wait for a model, by the rule",
+    ["device", "rule"],
+    registry=REGISTRY,
+)
 TOKENS = Counter("llmos_tokens_total", "Tokens read and written by models", ["device", "direction"], registry=REGISTRY)
 
 BACKLOG_RECORDS = Gauge("llmos_backlog_records", "Records not read yet", ["topic", "partition"], registry=REGISTRY)

@@ -67,6 +67,10 @@ class ServiceRate:
         busy = self._busy.value(now)
         return self._tasks.value(now) / busy if busy > 0 else 0.0
 
+    def tasks(self, now: float) -> float:
+        """Tasks done, faded."""
+        return self._tasks.value(now)
+
     def mean_service_seconds(self, now: float) -> float | None:
         """Busy seconds per task; None while nothing was served."""
         tasks = self._tasks.value(now)

@@ -15,48 +15,31 @@ from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.beside import first_of, run_beside
 from llmos.infra.runtime.context import Context
 from llmos.infra.runtime.deadline import Deadline
-from llmos.infra.runtime.processes import service_spec
 from llmos.infra.runtime.supervisor import Death, Restarts, Supervisor
-from llmos.infra.settings import Settings
 from llmos.schemas.base import encode
 from llmos.schemas.telemetry import WorkerDied
 from llmos.schemas.topics import TELEMETRY
+from llmos.services.node.devices import worker_specs
+from llmos.services.node.fencing import Fencing
 
 log = structlog.get_logger()
 
 _TURN_SECONDS = 1.0
-_WORKER_SHARE, _NODE_SHARE = 0.8, 0.9
-"""Of the time that the node has to drain: what its workers get, and when it kills those that are left."""
+_NODE_SHARE = 0.9
+"""Of the time that the node has to drain: when it kills the workers that are left."""
 
 
 async def run(ctx: Context) -> None:
-    """The node's life; returns when `ctx.stop` is set and its workers have ended. Raises `Ambiguous`."""
+    """The node's life; returns when `ctx.stop` is set and its workers have ended. Raises `Ambiguous`, `BadSetting`."""
     deaths: asyncio.Queue[WorkerDied] = asyncio.Queue()
-    await run_beside(keep_workers(ctx, worker_specs(ctx.settings), deaths), tell(ctx, deaths))
+    specs = await asyncio.to_thread(worker_specs, ctx.settings)  # drivers may take their time to answer
+    await run_beside(keep_workers(ctx, specs, deaths), tell(ctx, deaths))
     while not deaths.empty():
         await publish(ctx, deaths.get_nowait())
 
 
-def devices(settings: Settings) -> dict[str, str]:
-    """Device name → device setting of its worker, for each share of the CPU."""
-    count = settings.node.cpu_devices
-    return {f"{settings.node.name}.cpu{k}": f"cpu:{k}/{count}" for k in range(count)}
-
-
-def worker_specs(settings: Settings) -> dict[str, ChildSpec]:
-    """Device name → the worker process to run."""
-    drain = settings.telemetry.drain_seconds * _WORKER_SHARE
-    telemetry = settings.telemetry.model_copy(update={"drain_seconds": drain})
-    found = {}
-    for device, spec in devices(settings).items():
-        worker = settings.worker.model_copy(update={"device": spec})
-        own = settings.model_copy(update={"worker": worker, "telemetry": telemetry})
-        found[device] = service_spec(own, "worker", instance=device)
-    return found
-
-
 async def keep_workers(ctx: Context, specs: dict[str, ChildSpec], deaths: asyncio.Queue[WorkerDied]) -> None:
-    """Keeps the workers until `ctx.stop`, then ends them together."""
+    """Keeps the workers until `ctx.stop`, then ends them together. Those that are fenced and live on are killed meanwhile."""
     settings = ctx.settings
     device_of = {spec.name: device for device, spec in specs.items()}
 
@@ -72,12 +55,13 @@ async def keep_workers(ctx: Context, specs: dict[str, ChildSpec], deaths: asynci
             )
         )
 
+    fencing = Fencing(ctx, device_of)
     restarts = Restarts(settings.node.restart_seconds, settings.node.restart_limit_seconds)
     try:
-        async with Supervisor(restarts, on_death=died) as supervisor:
+        async with Supervisor(restarts, on_death=died, on_spawn=fencing.born) as supervisor:
             for spec in specs.values():
                 supervisor.keep(spec)
-            await run_beside(ctx_stopped(ctx), say_ready(ctx, supervisor, list(device_of)))
+            await run_beside(ctx_stopped(ctx), say_ready(ctx, supervisor, list(device_of)), fencing.run())
             await supervisor.stop_all(Deadline(settings.telemetry.drain_seconds * _NODE_SHARE))
     except BaseExceptionGroup as group:
         raise first_of(group) from None

@@ -1,25 +1,20 @@
-"""What the worker says of itself: heartbeats, and residency in the ledger."""
+"""What the worker says of itself: heartbeats."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-import structlog
-
-from llmos.infra.ledger.port import LedgerAway
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.telemetry import Heartbeat, Residency, Served
+from llmos.schemas.telemetry import Heartbeat, Residency
 from llmos.services.worker.equipment import Equipment
 from llmos.services.worker.held import HeldTasks
 
-log = structlog.get_logger()
-
-RESIDENCY_SECONDS = 5.0
-"""Residency that has not changed is written again this often: the ledger may have been emptied."""
+LEAST_SECONDS = 0.1
+"""Between two heartbeats, however much there is to tell."""
 
 
 class Heart:
@@ -32,19 +27,27 @@ class Heart:
         self._incarnation = incarnation
         self._held = held
         self._sequence = 0
-        self._written: tuple[float, list[Residency]] = (0.0, [])
+        self._draining = False
         self._now = asyncio.Event()
 
     def beat_now(self) -> None:
         """The next heartbeat is due at once."""
         self._now.set()
 
+    def drains(self, draining: bool) -> None:
+        """Whether the device finishes what it has and wants no more; told at once."""
+        self._draining = draining
+        self.beat_now()
+
     async def run(self) -> None:
         """Beats until cancelled."""
+        seconds = self._ctx.settings.worker.heartbeat_seconds
+        least = min(LEAST_SECONDS, seconds)
         while True:
             await self.beat()
+            await asyncio.sleep(least)
             try:
-                async with asyncio.timeout(self._ctx.settings.worker.heartbeat_seconds):
+                async with asyncio.timeout(seconds - least):
                     await self._now.wait()
             except TimeoutError:
                 continue
@@ -57,24 +60,13 @@ class Heart:
         message = self._message(residents)
         await self._ctx.log.emit(Place(topics.TELEMETRY, 0), [Out(self._device.encode(), encode(message))])
         self._ctx.health.progress("heart")
-        await self._write_residency(residents)
 
     def _message(self, residents: list[Residency]) -> Heartbeat:
         now = self._ctx.clock.now()
         queued, running, done = self._held.lists(now)
         self._sequence += 1
         meter = self._equipment.meter
-        served = [
-            Served(
-                model=model,
-                kind=kind,
-                tasks=tasks,
-                busy_seconds=meter.busy_seconds[model, kind],
-                tokens_in=meter.tokens_in[model, kind],
-                tokens_out=meter.tokens_out[model, kind],
-            )
-            for (model, kind), tasks in list(meter.tasks.items())
-        ]
+        host, load = self._equipment.sample() if self._equipment.sample is not None else (None, None)
         return Heartbeat(
             device=self._device,
             node=self._ctx.settings.node.name,
@@ -89,22 +81,17 @@ class Heart:
             budget_bytes=self._equipment.budget_bytes,
             resident_bytes=sum(r.resident_bytes for r in residents),
             residents=residents,
-            served=served,
+            served=meter.served(),
             busy_seconds=meter.wall_busy_seconds,
             steps=meter.steps,
-            draining=self._ctx.stop.is_set(),
+            draining=self._draining or self._ctx.stop.is_set(),
             kinds=self._equipment.kinds,
-            models=self._equipment.models,
+            models=self._equipment.models(),
+            step_seconds=meter.step_seconds,
+            step_limit_seconds=meter.step_limit_seconds,
+            started=meter.started,
+            waited_seconds=meter.waited_seconds,
+            idle_seconds=meter.idle_seconds,
+            host=host,
+            load=load,
         )
-
-    async def _write_residency(self, residents: list[Residency]) -> None:
-        now = asyncio.get_running_loop().time()
-        at, written = self._written
-        if residents == written and now - at < RESIDENCY_SECONDS:
-            return
-        try:
-            if not await self._ctx.ledger.put_residency(self._device, self._incarnation, residents):
-                log.warning("residency_refused", device=self._device, incarnation=self._incarnation)
-        except LedgerAway as away:
-            log.warning("ledger_away", problem=str(away))
-        self._written = (now, residents)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from llmos.infra.stages.noting import note
 from llmos.schemas.job import Item, Task
 from llmos.schemas.work import Work
 from llmos.services.worker.runners.events import TaskName
@@ -94,3 +95,9 @@ class HeldTasks:
         queued = [held.work.task for held in self._held.values() if not held.running]
         running = [held.work.task for held in self._held.values() if held.running]
         return queued, running, [task for _, task in self._done]
+
+
+def note_stopped(held: HeldTask) -> None:
+    """A task left before its end."""
+    head = held.work.head
+    note("worker", "stopped", job=head.job_id, tenant=head.tenant, epoch=held.work.task.epoch, seconds=0.0)

@@ -15,7 +15,7 @@ from llmos.pipelines.kinds import kind_named
 from llmos.pipelines.kinds.parts import open_part
 from llmos.schemas import topics
 from llmos.schemas.base import MSGPACK, encode
-from llmos.schemas.control import CONTROL, CancelTask
+from llmos.schemas.control import CancelTask
 from llmos.schemas.errors import (
     Corrupt,
     EnvelopeRejected,
@@ -30,7 +30,7 @@ from llmos.schemas.job import error_info
 from llmos.schemas.telemetry import TaskFailed
 from llmos.schemas.work import WORK, Claim, Work
 from llmos.services.worker.equipment import Engine
-from llmos.services.worker.held import HeldTask, HeldTasks
+from llmos.services.worker.held import HeldTask, HeldTasks, note_stopped
 from llmos.services.worker.publisher import Publisher
 from llmos.services.worker.runners.events import Assignment, all_failed
 
@@ -70,20 +70,14 @@ class Intake:
         finally:
             await reader.close()
 
-    def control(self, record: Record) -> None:
-        """A record of `control`: stops what the scheduler has ended."""
-        try:
-            message = CONTROL.decode(record.value)
-        except RecordError as problem:
-            log.warning("record_unreadable", topic=topics.CONTROL, offset=record.offset, error=str(problem))
-            return
-        if isinstance(message, CancelTask):
-            self._over[message.partition, message.s] = None
-            if len(self._over) > REMEMBERED:
-                self._over.popitem(last=False)
-            for held in self._held:
-                if held.name[:2] == (message.partition, message.s):
-                    self._stop(held)
+    def cancel(self, message: CancelTask) -> None:
+        """Stops what the scheduler has ended."""
+        self._over[message.partition, message.s] = None
+        if len(self._over) > REMEMBERED:
+            self._over.popitem(last=False)
+        for held in self._held:
+            if held.name[:2] == (message.partition, message.s):
+                self._stop(held)
 
     async def _take(self, record: Record) -> None:
         try:
@@ -139,13 +133,13 @@ class Intake:
         body = open_part(self._ctx.keyring, work.head, part)
         task = work.task
         name = (task.partition, task.s, task.part, task.epoch)
-        return Assignment(name, work.head.kind, work.head.model, kind_named(work.head.kind).read(body, MSGPACK))
+        head = work.head
+        return Assignment(name, head.kind, head.model, kind_named(head.kind).read(body, MSGPACK), work.deadline)
 
     def _stop(self, held: HeldTask) -> None:
         self._held.drop(held.name)
         self._engine.stop(held.name)
-        head = held.work.head
-        note("worker", "stopped", job=head.job_id, tenant=head.tenant, epoch=held.work.task.epoch, seconds=0.0)
+        note_stopped(held)
 
     async def _broke(self, held: HeldTask, problem: LlmosError) -> None:
         self._held.drop(held.name)

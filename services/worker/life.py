@@ -11,7 +11,7 @@ from llmos.infra.log.port import Out, Place
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.follower import follow_from_end
+from llmos.infra.stages.follower import Follower, follow_from_end
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.work import Claim
@@ -19,7 +19,10 @@ from llmos.services.worker.equipment import Equipment
 from llmos.services.worker.heart import Heart
 from llmos.services.worker.held import HeldTasks
 from llmos.services.worker.intake import Intake
+from llmos.services.worker.orders import Orders
 from llmos.services.worker.publisher import Publisher
+from llmos.services.worker.residency import ResidencyWriter
+from llmos.services.worker.runners.events import Event, ModelsChanged, Waiting
 from llmos.services.worker.settling import Settler
 
 log = structlog.get_logger()
@@ -32,16 +35,27 @@ async def live(ctx: Context, equipment: Equipment) -> None:
     """Runs until `ctx.stop` is set and the tasks at hand are done, as far as the time to drain allows.
 
     Raises:
-        Fenced: a later life has claimed the device.
+        Fenced: a later life has claimed the device, or the scheduler has given this one up.
     """
     name = equipment.device
     incarnation = await _claim(ctx, name)
     held = HeldTasks(ctx.settings.worker.done_seconds)
     publisher = Publisher(ctx, held, Settler(held, name, incarnation), name, incarnation)
     died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    engine = equipment.make_engine(publisher.deliver, lambda problem: _fail(died, problem))
-    intake = Intake(ctx, held, engine, publisher, name, incarnation)
     heart = Heart(ctx, equipment, incarnation, held)
+    writer = ResidencyWriter(ctx, name, incarnation, equipment.residents)
+
+    def deliver(events: list[Event]) -> None:
+        if any(isinstance(event, ModelsChanged | Waiting) for event in events):
+            heart.beat_now()
+            writer.changed()
+        publisher.deliver(events)
+
+    engine = equipment.make_engine(deliver, lambda problem: _fail(died, problem))
+    intake = Intake(ctx, held, engine, publisher, name, incarnation)
+    orders = Orders(name, incarnation, intake, engine, verify=equipment.verify, drains=heart.drains)
+    catalog = Follower(ctx, [orders.catalog])
+    followed = await catalog.load()  # what is pinned comes first
     engine.start()
     log.info("device_claimed", device=name, incarnation=incarnation)
     try:
@@ -50,8 +64,11 @@ async def live(ctx: Context, equipment: Equipment) -> None:
             publisher.run(),
             publisher.reply_events.run(),
             heart.run(),
-            follow_from_end(ctx, Place(topics.CONTROL, 0), intake.control),
+            writer.run(),
+            catalog.follow(followed),
+            follow_from_end(ctx, Place(topics.CONTROL, 0), orders.control),
             _raise(died),
+            *(run() for run in equipment.beside),
         )
     finally:
         await engine.close(FLUSH_SECONDS)

@@ -15,7 +15,7 @@ from llmos.infra.telemetry.metrics import TOKENS, counter
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.telemetry import TaskFailed, TasksDone
-from llmos.services.worker.held import HeldTasks
+from llmos.services.worker.held import HeldTasks, note_stopped
 from llmos.services.worker.runners.events import Event
 from llmos.services.worker.settling import Settled, Settler
 
@@ -107,6 +107,8 @@ class Publisher:
             )
         for failed in settled.failed:
             note("worker", "failed", epoch=failed.task.epoch, seconds=0.0, code=failed.error.code)
+        for held in settled.expired:
+            note_stopped(held)
         if not settled.outcomes:
             return []
         self._held.done([outcome.task for outcome in settled.outcomes], self._ctx.clock.now())

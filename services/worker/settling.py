@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmos.schemas.base import Message
 from llmos.schemas.job import Head, Item, Times, Usage, error_info
@@ -16,9 +17,12 @@ from llmos.services.worker.runners.events import (
     Event,
     ItemEnded,
     Loading,
+    ModelsChanged,
     Produced,
     TaskBroke,
     TaskEnded,
+    TaskExpired,
+    Waiting,
 )
 
 
@@ -32,6 +36,8 @@ class Settled:
     service_seconds: list[float] = field(default_factory=list)
     """Of each outcome."""
     failed: list[TaskFailed] = field(default_factory=list)
+    expired: list[HeldTask] = field(default_factory=list)
+    """Stopped without a word: the scheduler answers them."""
 
 
 class Settler:
@@ -46,12 +52,14 @@ class Settler:
         """What `events` bring; those of tasks that are no longer held bring nothing."""
         settled = Settled()
         for event in events:
-            if isinstance(event, Loading):
+            if isinstance(event, Loading | Waiting):
                 for name in event.names:
                     held = self._held.get(name)
-                    if held is not None:
-                        self._state(settled, held, "loading", now, event.done, event.of)
+                    if held is not None and not held.running:
+                        self._state(settled, held, now, **_waits_for(event))
                 continue
+            if isinstance(event, ModelsChanged):
+                continue  # heartbeats tell of it
             held = self._held.get(event.name)
             if held is not None:
                 self._settle(settled, held, event, now)
@@ -60,7 +68,7 @@ class Settler:
     def _settle(self, settled: Settled, held: HeldTask, event: Event, now: float) -> None:
         if isinstance(event, Began):
             held.running, held.started_at = True, now
-            self._state(settled, held, "running", now)
+            self._state(settled, held, now, state="running")
         elif isinstance(event, Produced):
             held.first_output_at = held.first_output_at or now
             if held.work.head.events == "tokens":
@@ -79,6 +87,9 @@ class Settler:
             self._held.drop(held.name)
             settled.outcomes.append(self._outcome(held, event, now))
             settled.service_seconds.append(event.device_seconds)
+        elif isinstance(event, TaskExpired):
+            self._held.drop(held.name)
+            settled.expired.append(held)
         elif isinstance(event, TaskBroke):
             self._held.drop(held.name)
             settled.failed.append(
@@ -111,7 +122,7 @@ class Settler:
             finish=event.finish,
         )
 
-    def _state(self, settled: Settled, held: HeldTask, state: str, now: float, done: int = 0, of: int = 0) -> None:
+    def _state(self, settled: Settled, held: HeldTask, now: float, **said: Any) -> None:
         task, head = held.work.task, held.work.head
         if head.events == "none":
             return
@@ -119,7 +130,6 @@ class Settler:
             job_id=head.job_id,
             request_id=head.request_id,
             origin=head.origin,
-            state=state,  # type: ignore[arg-type]
             partition=task.partition,
             s=task.s,
             epoch=task.epoch,
@@ -127,8 +137,7 @@ class Settler:
             sequence=held.states,
             at=now,
             device=self._device,
-            done=done,
-            of=of,
+            **said,
         )
         held.states += 1
         settled.stream.append((head, task.partition, message))
@@ -153,3 +162,10 @@ class Settler:
                 finished_at=now,
             ),
         )
+
+
+def _waits_for(event: Loading | Waiting) -> dict[str, Any]:
+    """What a client is told of a task that waits for a model."""
+    if isinstance(event, Loading):
+        return {"state": "loading", "done": event.done, "of": event.of}
+    return {"state": "waiting", "rule": event.rule, "need": event.need, "have": event.have}

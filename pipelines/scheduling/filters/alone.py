@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llmos.pipelines.scheduling.decision import Why
-from llmos.pipelines.scheduling.snapshot import DeviceView, Rules, Waiting
+from llmos.pipelines.scheduling.snapshot import Load, Rules, Waiting
 
 
-def alone(device: DeviceView, waiting: Waiting, rules: Rules) -> Why | None:
+def alone(device: Load, waiting: Waiting, rules: Rules) -> Why | None:
     """Needs an empty device for such a task, and no such task on the device for any other."""
     if waiting.group.alone and device.total_in_flight:
         return Why("alone", 0, device.total_in_flight)

@@ -7,7 +7,8 @@ from llmos.pipelines.scheduling.snapshot import DeviceView, Rules, Waiting
 
 
 def memory(device: DeviceView, waiting: Waiting, rules: Rules) -> Why | None:
-    """Needs the model's weights, in bytes, within the budget."""
-    if waiting.group.model in device.resident or waiting.weight_bytes <= device.budget_bytes:
+    """Needs the model's weights, with keys and values of a sequence, in bytes, within the budget."""
+    need = max(waiting.need_bytes, waiting.weight_bytes)
+    if waiting.group.model in device.resident or need <= device.budget_bytes:
         return None
-    return Why("memory", waiting.weight_bytes, device.budget_bytes)
+    return Why("memory", need, device.budget_bytes)

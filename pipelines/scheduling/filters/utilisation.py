@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llmos.pipelines.scheduling.decision import Why
-from llmos.pipelines.scheduling.snapshot import DeviceView, Rules, Waiting
+from llmos.pipelines.scheduling.snapshot import Load, Rules, Waiting
 
 
-def utilisation(device: DeviceView, waiting: Waiting, rules: Rules) -> Why | None:
+def utilisation(device: Load, waiting: Waiting, rules: Rules) -> Why | None:
     """Needs ρ = λ/μ at or below the limit."""
     if device.utilisation <= rules.utilisation_limit:
         return None

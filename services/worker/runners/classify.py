@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from llmos.schemas.errors import EngineFailed, FailedError, LlmosError, RefusedError
+from llmos.pipelines.engine.faults import as_error
+from llmos.schemas.errors import LlmosError
 
 
 def classify(problem: BaseException) -> LlmosError:
-    """The error as it travels: our own as it is, anything else as a failure of the engine."""
-    if isinstance(problem, RefusedError | FailedError):
-        return problem
-    if isinstance(problem, MemoryError):
-        return EngineFailed(problem="the device's memory did not suffice")
-    return EngineFailed(problem=f"{type(problem).__name__}: {problem}"[:500])
+    """The error as it travels: our own as it is, anything else as a failure of the engine or of the device's memory."""
+    return as_error(problem)
 
 
 def mends(error: LlmosError) -> bool:

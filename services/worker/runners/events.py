@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 from llmos.schemas.errors import LlmosError
@@ -19,12 +20,37 @@ class Assignment(NamedTuple):
     """Identity; empty where the kind needs none."""
     input: Any
     """The kind's input struct."""
+    deadline: float = inf
+    """When it expires (Unix seconds); the engine thread stops it then, between steps."""
+
+
+class Pins(NamedTuple):
+    """Exactly these models are pinned on this device from now on."""
+
+    identities: frozenset[str]
 
 
 class Began(NamedTuple):
     """The device works on this task now."""
 
     name: TaskName
+
+
+class Waiting(NamedTuple):
+    """These tasks wait for a model that is not being loaded yet."""
+
+    names: tuple[TaskName, ...]
+    model: str
+    rule: str
+    """`load`, `memory`, `pinned`, `device_memory` (see `placing.Held`), or `turn`: another model's tasks go first."""
+    need: float
+    """Of memory: bytes needed; else 0."""
+    have: float
+    """Of memory: bytes that there would be if all idle models left; else 0."""
+
+
+class ModelsChanged(NamedTuple):
+    """What is resident or being loaded is not what it was."""
 
 
 class Loading(NamedTuple):
@@ -73,7 +99,13 @@ class TaskBroke(NamedTuple):
     error: LlmosError
 
 
-Event = Began | Loading | Produced | ItemEnded | TaskEnded | TaskBroke
+class TaskExpired(NamedTuple):
+    """Its deadline passed: it was stopped, and the scheduler answers it."""
+
+    name: TaskName
+
+
+Event = Began | Waiting | Loading | ModelsChanged | TaskExpired | Produced | ItemEnded | TaskEnded | TaskBroke
 
 
 def all_failed(name: TaskName, items: int, error: LlmosError) -> list[Event]:

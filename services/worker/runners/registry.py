@@ -1,19 +1,16 @@
-"""All runners of a device, made in the engine thread."""
+"""All runners of a device, and their crew, made in the engine thread."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 from llmos.infra.settings.tree import Worker
 from llmos.pipelines.engine.device import Device
 from llmos.pipelines.engine.residents import ResidentModels
 from llmos.pipelines.models.store import ModelStore
-from llmos.services.worker.runners.base import Meter, Runner
+from llmos.services.worker.crew import Factory
+from llmos.services.worker.runners.base import Meter
 from llmos.services.worker.runners.echo import EchoRunner
 from llmos.services.worker.runners.embed import EmbedRunner
-from llmos.services.worker.runners.events import Loading
 from llmos.services.worker.runners.generate import GenerateRunner
-from llmos.services.worker.runners.models import Models
 
 KINDS = [*EchoRunner.kinds, *EmbedRunner.kinds, *GenerateRunner.kinds]
 """What every device runs."""
@@ -21,12 +18,21 @@ KINDS = [*EchoRunner.kinds, *EmbedRunner.kinds, *GenerateRunner.kinds]
 
 def make_residents(device: Device, store: ModelStore, settings: Worker) -> ResidentModels:
     """The device's resident models."""
-    return ResidentModels(device, store, settings.budget_bytes, settings.slots, embed_batch=settings.embed_batch)
+    return ResidentModels(
+        device,
+        store,
+        settings.budget_bytes,
+        settings.slots,
+        embed_batch=settings.embed_batch,
+        context_tokens=settings.context_tokens,
+        cache_share=settings.cache_share,
+    )
 
 
-def make_runners(
-    residents: ResidentModels, settings: Worker, meter: Meter, tell: Callable[[Loading], None]
-) -> list[Runner]:
-    """A runner of every kind."""
-    models = Models(residents, meter, tell)
-    return [EchoRunner(meter), EmbedRunner(models, meter, settings.embed_batch), GenerateRunner(models, meter)]
+def factories(settings: Worker, meter: Meter) -> list[Factory]:
+    """How a runner of every kind is made."""
+    return [
+        lambda _: EchoRunner(meter),
+        lambda models: EmbedRunner(models, meter, settings.embed_batch),
+        lambda models: GenerateRunner(models, meter),
+    ]

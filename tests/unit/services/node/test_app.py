@@ -21,8 +21,10 @@ from llmos.infra.runtime.context import Context
 from llmos.infra.settings import load
 from llmos.infra.telemetry.health import ProgressHealth
 from llmos.schemas.telemetry import TELEMETRY, WorkerDied
+from llmos.schemas.topics import CONTROL
 from llmos.schemas.topics import TELEMETRY as TOPIC
-from llmos.services.node.app import devices, keep_workers, tell, worker_specs
+from llmos.services.node.app import keep_workers, tell
+from llmos.services.node.devices import devices, worker_specs
 
 PLACE = Place(TOPIC, 0)
 LIVES = """
@@ -38,7 +40,7 @@ def context(tmp_path: Path, **node: object) -> tuple[Context, ProgressHealth]:
     settings = load(state_directory=tmp_path, node={"name": "n1", "restart_seconds": 0.01, **node})
     clock = WallClock()
     broker = MemoryBroker(clock)
-    broker.create([spec_for(settings, TOPIC)])
+    broker.create([spec_for(settings, TOPIC), spec_for(settings, CONTROL)])
     health = ProgressHealth(30.0)
     return (
         Context(
@@ -92,31 +94,12 @@ async def next_death(log: Log, start: int) -> tuple[Record, WorkerDied]:
         await reader.close()
 
 
-def test_each_share_of_the_cpu_is_a_device(tmp_path: Path) -> None:
-    """Names hold the node's; each worker is told its share, and a file and a log of its own."""
-    settings = load(state_directory=tmp_path, node={"name": "n1", "cpu_devices": 3})
-    assert devices(settings) == {"n1.cpu0": "cpu:0/3", "n1.cpu1": "cpu:1/3", "n1.cpu2": "cpu:2/3"}
-    spec = worker_specs(settings)["n1.cpu1"]
-    assert spec.command[1:] == ("-m", "llmos", "run", "worker")
-    assert spec.log == tmp_path / "logs" / "worker-n1.cpu1.log"
-    assert spec.environment is not None
-    assert spec.environment["LLMOS_WORKER__DEVICE"] == "cpu:1/3"
-    assert spec.environment["LLMOS_TELEMETRY__PORT"] == "0"
-
-
-def test_workers_drain_within_the_nodes_own_time(tmp_path: Path) -> None:
-    """A worker is given less time to drain than the node has, so that the node sees it end."""
-    settings = load(state_directory=tmp_path, telemetry={"drain_seconds": 10.0})
-    (spec, *_) = worker_specs(settings).values()
-    assert spec.environment is not None
-    assert float(spec.environment["LLMOS_TELEMETRY__DRAIN_SECONDS"]) == 8.0
-
-
 async def test_a_workers_death_is_told_and_it_is_started_again(tmp_path: Path) -> None:
     """SIGKILL of a worker gives one `WorkerDied` with its device and process id; another process takes its place."""
     ctx, health = context(tmp_path, cpu_devices=2)
     deaths: asyncio.Queue[WorkerDied] = asyncio.Queue()
-    node = asyncio.create_task(run_beside(keep_workers(ctx, stand_ins(ctx, tmp_path), deaths), tell(ctx, deaths)))
+    workers = await asyncio.to_thread(stand_ins, ctx, tmp_path)
+    node = asyncio.create_task(run_beside(keep_workers(ctx, workers, deaths), tell(ctx, deaths)))
     try:
         async with asyncio.timeout(60):
             while not health.is_ready():  # noqa: ASYNC110
@@ -133,7 +116,7 @@ async def test_a_workers_death_is_told_and_it_is_started_again(tmp_path: Path) -
         ctx.stop.set()
         async with asyncio.timeout(60):
             await node
-    started = [pid for device in devices(ctx.settings) for pid in lives(tmp_path / f"{device}.lives")]
+    started = [pid for device in devices(ctx.settings, []) for pid in lives(tmp_path / f"{device}.lives")]
     assert len(started) == 3
     assert all(started_at(pid) is None for pid in started)
     assert await ctx.log.ends([PLACE]) == {PLACE: 1}, "workers that are stopped are not told as dead"

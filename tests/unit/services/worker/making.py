@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+from llmos.pipelines.engine.device import open_device
+from llmos.pipelines.engine.residents import ResidentModels
+from llmos.pipelines.models.store import ModelStore
 from llmos.schemas.job import Task
 from llmos.schemas.tasks import EchoInput
 from llmos.schemas.work import Work
@@ -32,3 +35,8 @@ def work(s: int = 0, epoch: int = 1, text: str | list[str] = "hello", part: int 
 def held_task(s: int = 0, **fields: Any) -> HeldTask:
     """A task that came now."""
     return HeldTask(work(s, **fields), NOW)
+
+
+def no_models() -> ResidentModels:
+    """A device whose node has no models."""
+    return ResidentModels(open_device("cpu:0/1"), ModelStore([]), 1, 1)

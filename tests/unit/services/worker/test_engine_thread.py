@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from llmos.services.worker.engine_thread import EngineThread
+from llmos.schemas.control import ModelOrder
+from llmos.services.worker.crew import Crew
+from llmos.services.worker.engine_thread import EngineThread, Teller, Waker, _Word
 from llmos.services.worker.runners.base import Meter
-from llmos.services.worker.runners.events import Assignment, Began, Event, Loading, TaskEnded, TaskName
+from llmos.services.worker.runners.events import (
+    Assignment,
+    Began,
+    Event,
+    Loading,
+    Pins,
+    TaskEnded,
+    TaskExpired,
+    TaskName,
+)
+from llmos.services.worker.runners.keeper import ModelKeeper
+from tests.unit.services.worker.making import no_models
 
 PATIENCE_SECONDS = 30.0
 
@@ -22,13 +35,14 @@ class Toy:
 
     kinds = ("toy",)
 
-    def __init__(self, tell: Callable[[Loading], None]) -> None:
+    def __init__(self, tell: Teller) -> None:
         self.tell = tell
         self.allowed = threading.Semaphore(0)
         self.stepping = threading.Event()
         self.waiting: list[TaskName] = []
         self.threads: set[str] = set()
         self.stopped: list[TaskName] = []
+        self.idle = False
 
     def start(self, assignment: Assignment) -> None:
         """Joins."""
@@ -47,12 +61,14 @@ class Toy:
 
     def step(self) -> list[Event]:
         """The oldest task, when allowed."""
+        if self.idle:
+            return []
         self.stepping.set()
         assert self.allowed.acquire(timeout=PATIENCE_SECONDS)
         self.threads.add(threading.current_thread().name)
         name = self.waiting.pop(0)
         if name[1] == 13:
-            raise SystemError("the device is gone")
+            raise SystemExit("the device is gone")
         if name[1] == 7:
             self.tell(Loading((name,), "m", 1, 2))
         return [Began(name), TaskEnded(name, 0.0)]
@@ -71,10 +87,12 @@ class Running:
         self._made = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def _make(self, tell: Callable[[Loading], None]) -> list[Any]:
+    def _make(self, tell: Teller, wake: Waker) -> Crew:
         self.toy = Toy(tell)
+        self.wake = wake
+        self.keeper = ModelKeeper(no_models(), self.meter, tell)
         self._loop.call_soon_threadsafe(self._made.set)
-        return [self.toy]
+        return Crew([lambda _: self.toy], self.keeper, self.meter)
 
     def _deliver(self, events: list[Event]) -> None:
         self.heard_in.add(threading.current_thread().name)
@@ -140,7 +158,7 @@ async def test_a_task_leaves_between_steps() -> None:
         found.engine.stop((0, 99, 0, 1))
         found.toy.allowed.release(3)
         assert await found.ended(2) == [1, 3]
-        assert found.toy.stopped == [(0, 2, 0, 1), (0, 99, 0, 1)]
+        assert found.toy.stopped == [(0, 2, 0, 1)], "what it never had is nothing to it"
 
 
 async def test_a_task_joins_a_thread_that_was_idle() -> None:
@@ -162,13 +180,51 @@ async def test_loading_is_told_before_the_step_is_over() -> None:
         assert [type(event) for event in events] == [Loading, Began, TaskEnded]
 
 
+async def test_waiting_is_told_apart_from_working() -> None:
+    """Time without a task is idle time, time of steps is busy time; a task that had to wait for another's step is
+    counted with its wait."""
+    async with running() as found:
+        found.run(1, 2)
+        await asyncio.to_thread(found.toy.stepping.wait, PATIENCE_SECONDS)
+        assert found.meter.step_seconds > 0
+        assert found.meter.step_limit_seconds == 0
+        found.toy.allowed.release(2)
+        await found.ended(2)
+        await found.engine.close(PATIENCE_SECONDS)
+        meter = found.meter
+        assert (meter.started, meter.step_seconds) == (2, 0.0)
+        assert min(meter.waited_seconds, meter.wall_busy_seconds, meter.idle_seconds) > 0
+
+
+async def test_orders_reach_the_models() -> None:
+    """Pins, loads and unloads are carried out in the thread; what changed is told."""
+    async with running() as found:
+        found.engine.order(Pins(frozenset({"m"})))
+        found.engine.order(ModelOrder(what="load", identity="m", at=1.0))
+        found.engine.order(ModelOrder(what="unload", identity="m", at=1.0))
+        found.toy.allowed.release()
+        found.run(1)
+        await found.ended(1)
+        assert set(found.keeper.residents._pinned) == {"m"}
+
+
+async def test_a_deadline_ends_a_task_without_a_step() -> None:
+    """Also while the thread has nothing else to do."""
+    async with running() as found:
+        found.toy.idle = True
+        found.engine.run(Assignment((0, 1, 0, 1), "toy", "", None, 1.0))
+        assert await found.events.get() == TaskExpired((0, 1, 0, 1))
+        assert found.toy.stopped == [(0, 1, 0, 1)]
+        found.toy.idle = False
+
+
 async def test_a_crash_in_the_thread_is_reported() -> None:
     """What ended it reaches the loop as it was raised, and closing does not wait for anything."""
     async with running() as found:
         found.toy.allowed.release()
         found.run(13)
         problem = await found.deaths.get()
-        assert isinstance(problem, SystemError)
+        assert isinstance(problem, SystemExit)
         assert str(problem) == "the device is gone"
         await found.engine.close(PATIENCE_SECONDS)
 
@@ -176,7 +232,7 @@ async def test_a_crash_in_the_thread_is_reported() -> None:
 async def test_a_device_that_cannot_be_opened_is_reported() -> None:
     """Runners are made in the thread: what that raises is reported in the same way."""
 
-    def make(tell: Callable[[Loading], None]) -> list[Any]:
+    def make(tell: Teller, wake: Waker) -> Crew:
         raise OSError("no such device")
 
     deaths: asyncio.Queue[BaseException] = asyncio.Queue()
@@ -212,7 +268,7 @@ async def test_a_loop_that_is_closed_is_no_crash() -> None:
     found = await asyncio.to_thread(other_loop)
     found.toy.allowed.release()
     found.run(1)
-    found.engine._commands.put(None)
+    found.engine._commands.put(_Word.END)
     assert await asyncio.to_thread(_ends, found.engine._thread)
 
 

@@ -16,7 +16,7 @@ from llmos.infra.runtime.beside import run_beside
 from llmos.pipelines.kinds.base import PartPlan
 from llmos.pipelines.kinds.parts import seal_job
 from llmos.schemas.base import Message, encode
-from llmos.schemas.control import CancelTask, Drain
+from llmos.schemas.control import CancelTask, ModelOrder
 from llmos.schemas.dead import DEAD
 from llmos.schemas.errors import Fenced
 from llmos.schemas.ids import epoch_of
@@ -28,9 +28,9 @@ from llmos.schemas.work import Claim, Work
 from llmos.services.worker.held import HeldTasks
 from llmos.services.worker.intake import Intake
 from llmos.services.worker.publisher import Publisher
-from llmos.services.worker.runners.events import Assignment, TaskName
+from llmos.services.worker.runners.events import Assignment, Pins, TaskName
 from llmos.services.worker.settling import Settler
-from tests.kit.bench import Bench, on_bench, record
+from tests.kit.bench import Bench, on_bench
 from tests.unit.services.worker.making import INCARNATION, work
 
 pytestmark = pytest.mark.may_block  # time is virtual and nothing else runs on the loop
@@ -56,6 +56,9 @@ class Engine:
     def stop(self, name: TaskName) -> None:
         """A task leaves."""
         self.told.append(name)
+
+    def order(self, order: ModelOrder | Pins) -> None:
+        """There are no models."""
 
     async def close(self, timeout: float) -> None:
         """Nothing to do."""
@@ -106,6 +109,7 @@ def test_work_is_opened_and_run() -> None:
         assert desk.runs == [((0, 0, 0, 1), ["a"]), ((0, 1, 0, 1), ["b", "c"])]
         assert [task.work.task.s for task in desk.held] == [0, 1]
         assert desk.engine.told[0].kind == "echo"  # type: ignore[union-attr]
+        assert desk.engine.told[0].deadline == work(0).deadline  # type: ignore[union-attr]
 
     on_bench(main)
 
@@ -238,15 +242,14 @@ def test_an_unreadable_record_is_dead() -> None:
 
 
 def test_what_the_scheduler_ended_is_stopped() -> None:
-    """All parts of the submission, at work or still to come; other submissions, other control and rubbish are left alone."""
+    """All parts of the submission, at work or still to come; other submissions are left alone."""
 
     async def main(bench: Bench) -> None:
         desk = Desk(bench)
         await desk.put(*[CLAIM] * (INCARNATION + 1), work(0), work(0, part=1), work(1))
         running = asyncio.create_task(desk.run())
         await asyncio.sleep(0.1)
-        for value in (encode(CancelTask(partition=0, s=0)), encode(Drain(device=DEVICE, at=1.0)), b"\xc1"):
-            desk.intake.control(record(value, "control"))
+        desk.intake.cancel(CancelTask(partition=0, s=0))
         await desk.put(work(0, part=2), work(2))
         await running
         assert desk.runs[3:] == [((0, 0, 0, 1), None), ((0, 0, 1, 1), None), ((0, 2, 0, 1), ["hello"])]

@@ -15,9 +15,12 @@ from llmos.services.worker.runners.events import (
     Event,
     ItemEnded,
     Loading,
+    ModelsChanged,
     Produced,
     TaskBroke,
     TaskEnded,
+    TaskExpired,
+    Waiting,
 )
 from llmos.services.worker.settling import Settled, Settler
 from tests.kit.bench import NOW
@@ -167,3 +170,29 @@ async def test_running_is_marked() -> None:
     assert settling.held.lists(NOW)[1] == []
     settling.settle(Began(NAME))
     assert len(settling.held.lists(NOW)[1]) == 1
+
+
+async def test_waiting_for_a_model_is_told_with_its_reason() -> None:
+    """To each task that waits and wants to hear; one that runs already is not told that it waits."""
+    waiting, running = held_task(0), held_task(1)
+    settling = Settling(waiting, running)
+    settling.settle(Began(running.name))
+    names = (waiting.name, running.name, (0, 9, 0, 1))
+    settled = settling.settle(
+        Waiting(names, "m", "memory", 30.0, 20.0), Loading(names, "m", 1, 2), ModelsChanged(), at=NOW + 1
+    )
+    found = [
+        (message.s, message.state, message.rule, message.need, message.have, message.done, message.of)
+        for _, _, message in settled.stream
+        if isinstance(message, State)
+    ]
+    assert found == [(0, "waiting", "memory", 30.0, 20.0, 0, 0), (0, "loading", "", 0.0, 0.0, 1, 2)]
+
+
+async def test_an_expired_task_leaves_without_a_word() -> None:
+    """The scheduler answers it."""
+    task = held_task()
+    settling = Settling(task)
+    settled = settling.settle(TaskExpired(task.name))
+    assert (settled.stream, settled.outcomes, settled.failed, len(settling.held)) == ([], [], [], 0)
+    assert settled.expired == [task]

@@ -61,9 +61,10 @@ def make_residents(store: ModelStore) -> Callable[..., ResidentModels]:
 
 
 @pytest.fixture(scope="module")
-def shared(make_residents: Any) -> ResidentModels:
-    """Residents that the tests of a file share: loading costs most of their time."""
+def shared(make_residents: Any, decoder: str, encoder: str) -> ResidentModels:
+    """Residents that the tests of a file share, both models loaded: that costs most of their time."""
     residents: ResidentModels = make_residents()
+    Bench(residents).load(decoder, encoder)
     return residents
 
 

@@ -7,9 +7,11 @@ import pytest
 from llmos.schemas.errors import (
     Corrupt,
     EngineFailed,
+    FailedError,
     InvalidRequest,
     ModelUnavailable,
     NeverFits,
+    RefusedError,
     TooLong,
 )
 from llmos.services.worker.runners.classify import classify, mends
@@ -23,7 +25,9 @@ from llmos.services.worker.runners.classify import classify, mends
         (NeverFits(model="m", need=2, have=1), "never_fits", False),
         (ModelUnavailable(model="m", device="d", problem="no"), "model_unavailable", True),
         (EngineFailed(problem="no"), "engine_failed", True),
-        (MemoryError(), "engine_failed", True),
+        (MemoryError(), "device_out_of_memory", True),
+        (RuntimeError("[enforce fail] . DefaultCPUAllocator: can't allocate memory"), "device_out_of_memory", True),
+        (FloatingPointError("nan"), "not_finite", True),
         (RuntimeError("x" * 5000), "engine_failed", True),
         (Corrupt(), "engine_failed", True),
         (KeyError("k"), "engine_failed", True),
@@ -34,9 +38,9 @@ def test_classify(problem: Exception, code: str, mended: bool) -> None:
     error = classify(problem)
     assert (error.code, mends(error)) == (code, mended)
     assert len(str(error)) < 1000
-    assert (error is problem) == (code != "engine_failed" or isinstance(problem, EngineFailed))
+    assert (error is problem) == isinstance(problem, RefusedError | FailedError)
 
 
 def test_memory_is_told_plainly() -> None:
     """A MemoryError has no text of its own."""
-    assert "memory did not suffice" in str(classify(MemoryError()))
+    assert "memory of this device did not suffice" in str(classify(MemoryError()))

@@ -9,11 +9,10 @@ import msgspec
 import pytest
 
 from llmos.pipelines.engine.encoder import Encoder
-from llmos.pipelines.engine.residents import NoRoomNow
 from llmos.schemas.errors import EngineFailed
 from llmos.schemas.tasks import EmbedInput, EmbedOutput
 from llmos.services.worker.runners.embed import EmbedRunner
-from llmos.services.worker.runners.events import Assignment, Began, Event, ItemEnded, TaskBroke, TaskEnded
+from llmos.services.worker.runners.events import Assignment, Began, Event, ItemEnded, TaskBroke, TaskEnded, Waiting
 from tests.unit.services.worker.runners.making import Bench
 
 BAD = "a text that breaks the model"
@@ -68,13 +67,15 @@ def test_tasks_of_one_model_are_one_batch(bench: Bench, encoder: str) -> None:
     seconds = [event.device_seconds for event in events if isinstance(event, TaskEnded)]
     assert seconds[0] == pytest.approx(2 * seconds[1])
     assert bench.meter.tasks[encoder, "embed"] == 5
+    assert bench.meter.prefill_tokens[encoder, "embed"] == bench.meter.tokens_in[encoder, "embed"]
     assert bench.meter.busy_seconds[encoder, "embed"] > 0
     assert bench.meter.tokens_in[encoder, "embed"] == 2 * 4 * 3, "two words and two marks for each text, twice"
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_one_bad_text_fails_only_itself(bench: Bench, encoder: str, breaks: list[int], bad: int) -> None:
-    """When the batch breaks, each text is tried alone: that shows whose fault it is, wherever it stands."""
+    """When the batch breaks, each text is tried alone: that shows whose fault it is, wherever it stands. Of a task with
+    others it is that text's error; a task of it alone may fare better elsewhere."""
     texts = ["a cat", "a dog", "the sea"]
     texts[bad] = BAD
     runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
@@ -83,9 +84,15 @@ def test_one_bad_text_fails_only_itself(bench: Bench, encoder: str, breaks: list
     events = runner.step()
     found = vectors(events)
     place = [(1, 0), (1, 1), (2, 0)][bad]
-    assert found.pop(place) == "engine_failed"
+    broken = [event for event in events if isinstance(event, TaskBroke)]
+    if bad == 2:
+        assert [(event.name[1], event.error.code) for event in broken] == [(2, "engine_failed")]
+    else:
+        assert broken == []
+        assert found.pop(place) == "engine_failed"
     assert {len(vector) for vector in found.values()} == {WIDTH}
-    assert [event.name[1] for event in events if isinstance(event, TaskEnded)] == [1, 2]
+    ended = [event.name[1] for event in events if isinstance(event, TaskEnded)]
+    assert ended == ([1] if bad == 2 else [1, 2])
     assert breaks == [3, 1, 1, 1]
 
 
@@ -93,7 +100,8 @@ def test_a_lone_bad_text_is_tried_once(bench: Bench, encoder: str, breaks: list[
     """There is nobody to tell it apart from."""
     runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
     runner.start(task(1, encoder, BAD))
-    assert (vectors(runner.step()), breaks) == ({(1, 0): "engine_failed"}, [1])
+    assert isinstance(runner.step()[-1], TaskBroke)
+    assert breaks == [1]
 
 
 def test_batches_are_bounded(bench: Bench, encoder: str, breaks: list[int]) -> None:
@@ -105,6 +113,15 @@ def test_batches_are_bounded(bench: Bench, encoder: str, breaks: list[int]) -> N
     while runner.busy():
         ended.append([event.name[1] for event in runner.step() if isinstance(event, TaskEnded)])
     assert (ended, breaks) == ([[1, 3], [2], [4]], [3, 2, 5])
+
+
+def test_texts_of_about_one_length_go_together(bench: Bench, encoder: str, breaks: list[int]) -> None:
+    """Across tasks, too: a long text does not make padding of short ones, and the oldest task goes whatever its length."""
+    runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
+    for s, words in ((1, 200), (2, 1), (3, 180), (4, 2)):
+        runner.start(task(s, encoder, " ".join(["sea"] * words)))
+    ended = [[event.name[1] for event in runner.step() if isinstance(event, TaskEnded)] for _ in range(2)]
+    assert ended == [[1, 3], [2, 4]]
 
 
 def test_a_task_that_left_is_not_run(bench: Bench, encoder: str) -> None:
@@ -137,18 +154,39 @@ def test_a_model_that_never_fits_fails_every_item(make_residents: Any, encoder: 
     assert isinstance(events[-1], TaskEnded)
 
 
-def test_work_waits_for_room(bench: Bench, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While other models in use leave no room nothing happens, and nothing is lost."""
+def test_work_waits_while_its_model_is_loaded(make_residents: Any, encoder: str) -> None:
+    """Nothing happens meanwhile and nothing is lost; those who wait hear of the bytes read, those who join later too."""
+    bench = Bench(make_residents())
     runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
     runner.start(task(1, encoder, "a"))
+    assert (runner.step(), runner.busy()) == ([], True)
+    runner.start(task(2, encoder, "b"))
+    assert set(vectors(bench.finish(runner))) == {(1, 0), (2, 0)}
+    assert bench.loading[0][1:3] == (encoder, 0)
+    assert bench.loading[-1].done == bench.loading[-1].of > 0
+    assert bench.meter.loading_seconds > 0
 
-    def full(*_: Any) -> Any:
-        raise NoRoomNow("all in use")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.residents, "get", full)
+def test_work_waits_for_room(make_residents: Any, decoder: str, encoder: str) -> None:
+    """While another model in use leaves no room it is told so, with the numbers; after that it runs."""
+    sizes = {}
+    for model in (decoder, encoder):
+        alone = Bench(make_residents())
+        alone.load(model)
+        sizes[model] = alone.residents.resident_bytes
+    bench = Bench(make_residents(budget=max(sizes.values()) + min(sizes.values()) // 2))
+    bench.load(decoder)
+    bench.models.reserve(decoder)
+    runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
+    runner.start(task(1, encoder, "a"))
+    for _ in range(2):
+        bench.turn()
         assert (runner.step(), runner.busy()) == ([], True)
-    assert len(vectors(runner.step())[1, 0]) == WIDTH
+    waiting = [event for event in bench.told if isinstance(event, Waiting)]
+    assert [(event.names, event.model, event.rule) for event in waiting] == [(((0, 1, 0, 1),), encoder, "memory")]
+    assert waiting[0].need > waiting[0].have > 0
+    bench.models.release(decoder)
+    assert set(vectors(bench.finish(runner))) == {(1, 0)}
 
 
 def test_an_error_of_ours_travels_as_it_is(bench: Bench, encoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,5 +198,5 @@ def test_an_error_of_ours_travels_as_it_is(bench: Bench, encoder: str, monkeypat
     monkeypatch.setattr(Encoder, "embed", embed)
     runner = EmbedRunner(bench.models, bench.meter, batch_texts=64)
     runner.start(task(1, encoder, "a"))
-    (error,) = [event.error for event in runner.step() if isinstance(event, ItemEnded)]
+    (error,) = [event.error for event in runner.step() if isinstance(event, TaskBroke)]
     assert "an embedding is not finite" in str(error)

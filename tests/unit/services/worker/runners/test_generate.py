@@ -9,7 +9,9 @@ import msgspec
 import pytest
 
 from llmos.pipelines.engine.decoder import Engine
-from llmos.schemas.tasks import GenerateInput, GenerateOutput
+from llmos.pipelines.engine.residents import ResidentModels
+from llmos.schemas.errors import NotFinite
+from llmos.schemas.tasks import ChatMessage, GenerateInput, GenerateOutput
 from llmos.services.worker.runners.events import (
     Assignment,
     Began,
@@ -45,6 +47,11 @@ def streamed(events: Sequence[Event], s: int, item: int = 0) -> str:
     return "".join(e.text for e in events if isinstance(e, Produced) and (e.name[1], e.item) == (s, item))
 
 
+def streamed_text(output: GenerateOutput | str) -> str:
+    assert isinstance(output, GenerateOutput)
+    return output.text
+
+
 def test_what_is_streamed_is_the_output(bench: Bench, decoder: str) -> None:
     """Events come gap-free, their texts joined are the output, and the measurements are those of the task."""
     runner = GenerateRunner(bench.models, bench.meter)
@@ -63,6 +70,9 @@ def test_what_is_streamed_is_the_output(bench: Bench, decoder: str) -> None:
     assert ended.tokens_in > 0
     assert isinstance(events[-1], TaskEnded)
     assert events[-1].device_seconds == pytest.approx(bench.meter.busy_seconds[key])
+    meter = bench.meter
+    assert (meter.prefill_tokens[key], meter.decode_steps[key], meter.decode_tokens[key]) == (ended.tokens_in, 19, 19)
+    assert 0 < meter.prefill_seconds[key] + meter.decode_seconds[key] <= meter.busy_seconds[key]
 
 
 def test_together_as_alone(bench: Bench, decoder: str) -> None:
@@ -107,26 +117,101 @@ def test_one_bad_prompt_fails_only_itself(bench: Bench, decoder: str) -> None:
     assert len(set(map(str, found.values()))) == 1, "the same prompt, the same continuation"
 
 
-def test_a_sequence_that_breaks_on_its_way_fails_only_itself(
+def test_a_sequence_that_breaks_on_its_way_breaks_its_attempt_alone(
     bench: Bench, decoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's last word on one sequence is that item's error."""
+    """What another attempt may mend is no outcome; the neighbours in the batch go on."""
     original = Engine.step
 
     def step(self: Engine) -> Any:
         return [
-            event._replace(error="the logits are not finite", finish="") if event.key == ((0, 1, 0, 1), 1) and event.finish else event
+            event._replace(error=NotFinite(), finish="") if event.key == ((0, 1, 0, 1), 1) and event.finish else event
             for event in original(self)
-        ]  # fmt: skip
+        ]
 
     monkeypatch.setattr(Engine, "step", step)
     runner = GenerateRunner(bench.models, bench.meter)
-    runner.start(task(1, decoder, [PROMPT, PROMPT]))
+    runner.start(task(1, decoder, n=2))
+    runner.start(task(2, decoder))
     events = bench.finish(runner)
-    found = outcomes(events)
-    assert found[1, 1] == "engine_failed"
-    assert isinstance(found[1, 0], GenerateOutput)
-    assert isinstance(events[-1], TaskEnded)
+    assert [(e.name[1], e.error.code) for e in events if isinstance(e, TaskBroke)] == [(1, "not_finite")]
+    assert [e.name[1] for e in events if isinstance(e, TaskEnded)] == [2]
+    assert isinstance(outcomes(events)[2, 0], GenerateOutput)
+    (resident,) = [model for model in bench.residents.residents() if model.model == decoder]
+    assert resident.active == 0
+
+
+def test_several_outputs_of_a_prompt(bench: Bench, decoder: str) -> None:
+    """The k-th is what the seed `seed + k` gives alone; the prompt is read and counted once, also beyond the slots."""
+    runner = GenerateRunner(bench.models, bench.meter)
+    for k in range(6):
+        runner.start(task(k, decoder, temperature=1.0, seed=30 + k))
+    alone = outcomes(bench.finish(runner))
+    read = bench.meter.prefill_tokens[decoder, "generate"]
+    runner.start(task(10, decoder, temperature=1.0, seed=30, n=6))
+    events = bench.finish(runner)
+    assert [outcomes(events)[10, k] for k in range(6)] == [alone[k, 0] for k in range(6)]
+    assert [streamed(events, 10, k) for k in range(6)] == [streamed_text(alone[k, 0]) for k in range(6)]
+    ended = {event.item: event.tokens_in for event in events if isinstance(event, ItemEnded)}
+    assert [ended[k] for k in range(6)] == [read // 6, 0, 0, 0, 0, 0]
+    assert bench.meter.prefill_tokens[decoder, "generate"] - read <= 2 * read // 6
+
+
+def test_log_probabilities_come_with_the_output(bench: Bench, decoder: str) -> None:
+    """One for each token, with the likeliest beside it; a greedy choice is the likeliest itself."""
+    runner = GenerateRunner(bench.models, bench.meter)
+    runner.start(task(1, decoder, logprobs=3))
+    output = outcomes(bench.finish(runner))[1, 0]
+    assert isinstance(output, GenerateOutput)
+    assert len(output.logprobs) == output.tokens == 6
+    assert "".join(one.text for one in output.logprobs) == output.text
+    for one in output.logprobs:
+        assert len(one.top) == 3
+        assert (one.top[0].token, one.top[0].text, one.top[0].logprob) == (one.token, one.text, one.logprob)
+        assert 0 >= one.top[0].logprob >= one.top[1].logprob >= one.top[2].logprob
+
+
+def test_a_conversation_needs_a_template(bench: Bench, decoder: str) -> None:
+    """The shipped decoder has none: that is the client's to know, and no attempt mends it."""
+    runner = GenerateRunner(bench.models, bench.meter)
+    runner.start(task(1, decoder, "", messages=[ChatMessage(role="user", content="hello")], n=2))
+    assert outcomes(bench.finish(runner)) == {(1, 0): "no_chat_template", (1, 1): "no_chat_template"}
+
+
+def test_small_ones_pass_a_large_one_for_a_bounded_time(
+    shared: ResidentModels, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While there is no memory for a long sequence, short ones join before it; after two seconds they wait until it is in."""
+    now = 100.0
+    bench = Bench(shared, clock=lambda: now)
+    loaded = bench.models.want(decoder, [])
+    assert loaded is not None
+    assert loaded.engine is not None
+    engine = loaded.engine
+    monkeypatch.setattr(engine, "cache_bytes", 3 * 128 * engine.cache.token_bytes)
+    runner = GenerateRunner(bench.models, bench.meter)
+    began: list[int] = []
+
+    def step() -> None:
+        bench.turn()
+        began.extend(event.name[1] for event in runner.step() if isinstance(event, Began))
+
+    runner.start(task(1, decoder, max_tokens=60))
+    runner.start(task(2, decoder, max_tokens=200))
+    runner.start(task(3, decoder, max_tokens=3))
+    step()
+    assert began == [1, 3]
+    now += 1.9
+    runner.start(task(4, decoder, max_tokens=3))
+    step()
+    assert began == [1, 3, 4]
+    now += 0.2
+    runner.start(task(5, decoder, max_tokens=3))
+    for _ in range(20):
+        step()
+    assert began == [1, 3, 4]
+    began.extend(event.name[1] for event in bench.finish(runner) if isinstance(event, Began))
+    assert began == [1, 3, 4, 2, 5]
 
 
 def test_cancelled_between_steps(bench: Bench, decoder: str) -> None:
@@ -207,6 +292,6 @@ def test_loading_is_told_to_all_who_wait(make_residents: Any, decoder: str) -> N
     runner.start(task(1, decoder, max_tokens=1))
     runner.start(task(2, decoder, max_tokens=1))
     fresh.finish(runner)
-    assert {name for word in fresh.told for name in word.names} == {(0, 1, 0, 1), (0, 2, 0, 1)}
-    assert fresh.told[-1].done == fresh.told[-1].of > 0
+    assert {name for word in fresh.loading for name in word.names} == {(0, 1, 0, 1), (0, 2, 0, 1)}
+    assert fresh.loading[-1].done == fresh.loading[-1].of > 0
     assert fresh.meter.loading_seconds > 0

@@ -1,0 +1,100 @@
+"""What a worker is told by `control` and `catalog`, and what it leaves to others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmos.schemas.base import Message, encode
+from llmos.schemas.catalog import Alias, Pin, alias_key, pin_key
+from llmos.schemas.control import CancelTask, Drain, Fence, ModelOrder
+from llmos.schemas.errors import Fenced
+from llmos.services.worker.orders import Orders
+from llmos.services.worker.runners.events import Pins
+from tests.kit.bench import record
+
+DEVICE = "node-0.cpu0"
+INCARNATION = 3
+
+
+class Told:
+    """Writes down what an order brought."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+        self.orders = Orders(
+            DEVICE,
+            INCARNATION,
+            self,  # type: ignore[arg-type]
+            self,  # type: ignore[arg-type]
+            verify=lambda order: self.heard.append(("verify", order.identity)),
+            drains=lambda draining: self.heard.append(("drains", draining)),
+        )
+
+    def cancel(self, message: CancelTask) -> None:
+        """As the intake does."""
+        self.heard.append(message)
+
+    def order(self, order: ModelOrder | Pins) -> None:
+        """As the engine does."""
+        self.heard.append(order)
+
+    def control(self, message: Message | bytes) -> None:
+        value = message if isinstance(message, bytes) else encode(message)
+        self.orders.control(record(value, "control"))
+
+    def catalog(self, key: bytes, message: Message | None) -> None:
+        self.orders.catalog.take(record(None if message is None else encode(message), "catalog", key=key))
+
+
+def order(what: Any, device: str) -> ModelOrder:
+    return ModelOrder(what=what, identity="m", device=device, at=1.0)
+
+
+@pytest.mark.parametrize("device", [DEVICE, ""])
+def test_orders_for_this_device_are_carried_out(device: str) -> None:
+    """By name, or for every device."""
+    told = Told()
+    for what in ("load", "unload", "verify"):
+        told.control(order(what, device))
+    assert told.heard == [order("load", device), order("unload", device), ("verify", "m")]
+
+
+def test_what_is_for_others_is_left_alone() -> None:
+    """Other devices' orders, drains and fences, earlier lives' fences, and rubbish."""
+    told = Told()
+    told.control(order("load", "node-0.cpu1"))
+    told.control(Drain(device="node-0.cpu1", at=1.0))
+    for device, incarnation in (("node-0.cpu1", INCARNATION), (DEVICE, INCARNATION - 1)):
+        told.control(Fence(device=device, node="node-0", incarnation=incarnation, pid=1, at=1.0))
+    told.control(b"\xc1")
+    assert told.heard == []
+
+
+def test_its_own_fence_ends_it() -> None:
+    """Whatever it is doing."""
+    with pytest.raises(Fenced):
+        Told().control(Fence(device=DEVICE, node="node-0", incarnation=INCARNATION, pid=1, at=1.0))
+
+
+def test_a_drain_is_told_and_undone() -> None:
+    """The heart says so to the scheduler."""
+    told = Told()
+    told.control(Drain(device=DEVICE, at=1.0))
+    told.control(Drain(device=DEVICE, at=2.0, undo=True))
+    told.control(CancelTask(partition=0, s=1))
+    assert told.heard == [("drains", True), ("drains", False), CancelTask(partition=0, s=1)]
+
+
+def test_pins_are_those_of_this_device_and_of_all() -> None:
+    """As the catalog has them; what says the same again is no news."""
+    told = Told()
+    told.catalog(pin_key("a", ""), Pin(identity="a"))
+    told.catalog(pin_key("b", DEVICE), Pin(identity="b", device=DEVICE))
+    told.catalog(pin_key("a", DEVICE), Pin(identity="a", device=DEVICE))
+    told.catalog(pin_key("c", "node-0.cpu1"), Pin(identity="c", device="node-0.cpu1"))
+    told.catalog(alias_key("x"), Alias(name="x", identity="c"))
+    told.catalog(pin_key("a", ""), None)
+    told.catalog(pin_key("b", DEVICE), None)
+    assert told.heard == [Pins(frozenset(x)) for x in ("a", "ab", "a")]
