@@ -114,6 +114,10 @@ class Stack:
         """SIGCONT; returns its process id."""
         return await self._signal(name, signal.SIGCONT)
 
+    async def terminate(self, name: str) -> int:
+        """SIGTERM; returns its process id."""
+        return await self._signal(name, signal.SIGTERM)
+
     async def back(self, name: str, before: int, timeout: float = 90.0) -> int:
         """Waits until `name` is ready again in another process than `before`; returns its process id."""
         deadline = Deadline(timeout)

@@ -16,6 +16,14 @@ class Keys(NamedTuple):
     """Hash: "<lane>:jobs" and "<lane>:bytes" → sums over `holds`."""
     generation: str
     """String: a random name; gone when the ledger was emptied."""
+    leases: str
+    """Hash: task → "epoch device hold", the epoch in 19 digits."""
+    lease_ends: str
+    """Sorted set: task by the Redis time at which its lease ends by itself."""
+    lease_devices: str
+    """Sorted set, all of score 0: "<device> <task>", so that a device's tasks lie side by side and are counted at once."""
+    windows: str
+    """Hash: device → "term windows", the term in 19 digits, the windows as MessagePack of kind → size."""
     residency: str
     """Hash: "<device>:<identity>" → MessagePack of a `Residency`."""
     devices: str
@@ -32,6 +40,11 @@ class Keys(NamedTuple):
     def credits(self) -> tuple[str, ...]:
         """What the scripts about holds touch, in their order."""
         return (self.holds, self.ends, self.use, self.generation)
+
+    @property
+    def lent(self) -> tuple[str, ...]:
+        """What the scripts about leases touch, in their order."""
+        return (self.leases, self.lease_ends, self.lease_devices, self.generation)
 
     @property
     def cache(self) -> tuple[str, ...]:

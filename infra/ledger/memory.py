@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmos.infra.ledger.port import Hold, LaneUse, LedgerAway, Limits
+from llmos.infra.ledger.port import Hold, LaneUse, Lease, LedgerAway, Limits
 from llmos.infra.log.port import Clock
+from llmos.schemas.ids import term_of
 from llmos.schemas.job import LANES, Lane
 from llmos.schemas.telemetry import Residency
 
@@ -27,12 +29,17 @@ class MemoryLedger:
         self._clock = clock
         self._names = itertools.count(1)
         self._holds: dict[str, _Held] = {}
+        self._leases: dict[str, tuple[Lease, float]] = {}
+        """By task, with the time at which each ends."""
+        self._windows: dict[str, tuple[int, dict[str, float]]] = {}
         self._generation: str | None = None
         self._residency: dict[str, tuple[int, list[Residency]]] = {}
 
     def flush(self) -> None:
         """Empties the ledger, as an operator or a crash may at any moment."""
         self._holds.clear()
+        self._leases.clear()
+        self._windows.clear()
         self._generation = None
         self._residency.clear()
 
@@ -81,6 +88,56 @@ class MemoryLedger:
             self._generation = f"memory-{next(self._names)}"
         return self._generation
 
+    async def lease(self, leases: Sequence[Lease], seconds: float) -> list[bool]:
+        """Takes leases, each for itself; False where the task is leased under a higher epoch."""
+        ends_at = self._settle() + seconds
+        taken = []
+        for lease in leases:
+            known = self._leases.get(lease.task)
+            may = known is None or known[0].epoch <= lease.epoch
+            if may:
+                self._leases[lease.task] = lease, ends_at
+            taken.append(may)
+        return taken
+
+    async def end_leases(self, ended: Sequence[tuple[str, int]]) -> int:
+        """Ends leases of that epoch or a lower one; gives how many were not there to be ended."""
+        self._settle()
+        missing = 0
+        for task, epoch in ended:
+            known = self._leases.get(task)
+            if known is not None and known[0].epoch <= epoch:
+                del self._leases[task]
+            else:
+                missing += 1
+        return missing
+
+    async def leases(self) -> dict[str, int]:
+        """How many tasks are leased to each device that has any."""
+        self._settle()
+        return dict(Counter(lease.device for lease, _ in self._leases.values()))
+
+    async def reconcile_leases(self, live: Sequence[Lease], term: int, seconds: float) -> int:
+        """Makes the ledger hold the leases that are live, as far as `term` reaches; gives how many it ended."""
+        ends_at = self._settle() + seconds
+        later = {task: entry for task, entry in self._leases.items() if term_of(entry[0].epoch) > term}
+        ended = len(self._leases.keys() - {lease.task for lease in live} - later.keys())
+        self._leases = {lease.task: (lease, ends_at) for lease in live} | later
+        return ended
+
+    async def put_windows(self, device: str, term: int, windows: Mapping[str, float]) -> bool:
+        """Replaces a device's windows, by kind; False when a later scheduler's term wrote."""
+        self._settle()
+        if device in self._windows and self._windows[device][0] > term:
+            return False
+        self._windows[device] = term, dict(windows)
+        return True
+
+    async def windows(self) -> dict[str, dict[str, float]]:
+        """The windows of all devices, as they were last written."""
+        self._settle()
+        return {device: dict(windows) for device, (_, windows) in self._windows.items()}
+
     async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
         """Replaces what `device` has resident; False when a higher incarnation wrote."""
         self._settle()
@@ -103,6 +160,7 @@ class MemoryLedger:
             raise LedgerAway("the ledger is away")
         now = self._clock.now()
         self._holds = {id_: held for id_, held in self._holds.items() if held.ends_at > now}
+        self._leases = {task: entry for task, entry in self._leases.items() if entry[1] > now}
         return now
 
     def _use(self) -> dict[Lane, LaneUse]:

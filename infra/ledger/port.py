@@ -1,5 +1,9 @@
 """The port to the ledger of back-pressure and the residency cache; Redis keeps it, or memory in tests and simulations.
 
+Credits flow backwards: ingest takes a *hold* for a submission; the scheduler takes a *lease* for each task on a device,
+under its epoch; the lease ends with the attempt, the hold is released with the answer. Beside them stand the devices'
+*windows*. Every count is the size of a set, so that nothing can fall below zero; a release of what is not there is told.
+
 Nothing here is the truth: the ledger may be emptied at any moment. Whoever meets `LedgerAway` goes on without
 (ingest by the scheduler's live counts), and the scheduler's `reconcile` puts back what is live.
 """
@@ -24,6 +28,18 @@ class Hold(NamedTuple):
     lane: Lane
     size: int
     tenant: str
+
+
+class Lease(NamedTuple):
+    """A task on a device, in one attempt."""
+
+    task: str
+    """Its name: partition:s:part."""
+    device: str
+    epoch: int
+    """Scheduler's term and attempt: a higher one takes the lease over, a lower one never does."""
+    hold: str = ""
+    """The credit of its submission."""
 
 
 class Limit(NamedTuple):
@@ -69,6 +85,29 @@ class Ledger(Protocol):
     async def reconcile(self, live: Sequence[Hold], seconds: float, grace_seconds: float) -> str:
         """Makes the ledger hold what is live: adds what is missing and drops holds older than `grace_seconds` that
         are not among `live`. Gives the (new) generation."""
+
+    async def lease(self, leases: Sequence[Lease], seconds: float) -> list[bool]:
+        """Takes leases, each for itself; False where the task is leased under a higher epoch.
+
+        A lease of a higher epoch takes the task over, from whichever device has it; the same epoch renews it.
+        `seconds`: after this long a lease that was not renewed ends by itself.
+        """
+
+    async def end_leases(self, ended: Sequence[tuple[str, int]]) -> int:
+        """Ends leases (task, epoch), of that epoch or a lower one; gives how many were not there to be ended."""
+
+    async def leases(self) -> dict[str, int]:
+        """How many tasks are leased to each device that has any."""
+
+    async def reconcile_leases(self, live: Sequence[Lease], term: int, seconds: float) -> int:
+        """Makes the ledger hold the leases that are live: adds and renews these, ends all others whose epoch is of `term`
+        or of an earlier one. Leases of a later scheduler stay as they are. Gives how many it ended."""
+
+    async def put_windows(self, device: str, term: int, windows: Mapping[str, float]) -> bool:
+        """Replaces a device's windows, by kind; False when a later scheduler's term wrote."""
+
+    async def windows(self) -> dict[str, dict[str, float]]:
+        """The windows of all devices, as they were last written."""
 
     async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
         """Replaces what `device` has resident, under `{device}:{identity}`; False when a higher incarnation wrote."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -11,20 +12,25 @@ import structlog
 
 from llmos.infra.ledger import scripts
 from llmos.infra.ledger.keys import Keys, device_of, resident_field
-from llmos.infra.ledger.port import Hold, LaneUse, LedgerAway, Limits
+from llmos.infra.ledger.port import Hold, LaneUse, Lease, LedgerAway, Limits
 from llmos.infra.ledger.wire import Wire
 from llmos.infra.settings.tree import Redis
 from llmos.schemas.errors import BadSetting
+from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import LANES, Lane
 from llmos.schemas.telemetry import Residency
 
 log = structlog.get_logger()
 
 CHUNK = 1000
-"""Holds in one script at most: a few milliseconds during which Redis does nothing else."""
+"""Holds or leases in one script at most: a few milliseconds during which Redis does nothing else."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _resident = msgspec.msgpack.Decoder(Residency)
+_sizes = msgspec.msgpack.Decoder(dict[str, float])
+_DIGITS = 19
+"""Of 2**63 - 1: as text of so many digits numbers are ordered as they are, and Lua's doubles round none of them."""
+T = TypeVar("T")
 
 
 class RedisLedger:
@@ -104,6 +110,48 @@ class RedisLedger:
         )
         return bytes(name).decode()
 
+    async def lease(self, leases: Sequence[Lease], seconds: float) -> list[bool]:
+        """Takes leases, each for itself; False where the task is leased under a higher epoch."""
+        taken: list[bool] = []
+        for some in _chunks(leases):
+            reply = await self._wire.run(scripts.LEASE, self._keys.lent, seconds, _pack_leases(some))
+            taken += map(bool, reply)
+        return taken
+
+    async def end_leases(self, ended: Sequence[tuple[str, int]]) -> int:
+        """Ends leases of that epoch or a lower one; gives how many were not there to be ended."""
+        missing = 0
+        for some in _chunks(ended):
+            packed = _encode([(task, _digits(epoch)) for task, epoch in some])
+            (unknown,) = await self._wire.run(scripts.END_LEASES, self._keys.lent, packed)
+            missing += int(unknown)
+        return missing
+
+    async def leases(self) -> dict[str, int]:
+        """How many tasks are leased to each device that has any."""
+        reply = await self._wire.run(scripts.LEASES, self._keys.lent)
+        return {bytes(device).decode(): int(count) for device, count in zip(reply[::2], reply[1::2], strict=True)}
+
+    async def reconcile_leases(self, live: Sequence[Lease], term: int, seconds: float) -> int:
+        """Makes the ledger hold the leases that are live, as far as `term` reaches; gives how many it ended."""
+        beyond = _digits(epoch_of(term + 1, 0))
+        (ended,) = await self._wire.run(scripts.RECONCILE_LEASES, self._keys.lent, seconds, beyond, _pack_leases(live))
+        return int(ended)
+
+    async def put_windows(self, device: str, term: int, windows: Mapping[str, float]) -> bool:
+        """Replaces a device's windows, by kind; False when a later scheduler's term wrote."""
+        packed = _encode(dict(windows))
+        (written,) = await self._wire.run(scripts.PUT_WINDOWS, (self._keys.windows,), device, _digits(term), packed)
+        return bool(written)
+
+    async def windows(self) -> dict[str, dict[str, float]]:
+        """The windows of all devices, as they were last written."""
+        reply = await self._wire.run(scripts.WINDOWS, (self._keys.windows,))
+        return {
+            bytes(device).decode(): _sizes.decode(bytes(value)[_DIGITS + 1 :])
+            for device, value in zip(reply[::2], reply[1::2], strict=True)
+        }
+
     async def put_residency(self, device: str, incarnation: int, residents: Sequence[Residency]) -> bool:
         """Replaces what `device` has resident; False when a higher incarnation wrote."""
         fields: list[str | bytes] = []
@@ -132,9 +180,17 @@ def address(url: str) -> str:
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
 
-def _chunks(holds: Sequence[Hold]) -> Iterator[Sequence[Hold]]:
-    for start in range(0, len(holds), CHUNK):
-        yield holds[start : start + CHUNK]
+def _chunks(entries: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(entries), CHUNK):
+        yield entries[start : start + CHUNK]
+
+
+def _digits(number: int) -> str:
+    return f"{number:0{_DIGITS}d}"
+
+
+def _pack_leases(leases: Sequence[Lease]) -> bytes:
+    return _encode([(lease.task, lease.device, _digits(lease.epoch), lease.hold) for lease in leases])
 
 
 def _pack(holds: Sequence[Hold]) -> bytes:

@@ -17,9 +17,9 @@ class Script(NamedTuple):
     sha: str
 
     @staticmethod
-    def named(name: str) -> Script:
-        """`common.lua` and `<name>.lua`, one after the other."""
-        text = b"\n".join((_DIRECTORY / f"{part}.lua").read_bytes() for part in ("common", name))
+    def named(name: str, *shared: str) -> Script:
+        """`common.lua`, what else is shared, and `<name>.lua`, one after the other."""
+        text = b"\n".join((_DIRECTORY / f"{part}.lua").read_bytes() for part in ("common", *shared, name))
         return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
@@ -28,6 +28,12 @@ RELEASE = Script.named("release")
 USE = Script.named("use")
 GENERATION = Script.named("generation")
 RECONCILE = Script.named("reconcile")
+LEASE = Script.named("lease", "lent")
+END_LEASES = Script.named("end_leases", "lent")
+LEASES = Script.named("leases", "lent")
+RECONCILE_LEASES = Script.named("reconcile_leases", "lent")
+PUT_WINDOWS = Script.named("put_windows")
+WINDOWS = Script.named("windows")
 PUT_RESIDENCY = Script.named("put_residency")
 RESIDENCY = Script.named("residency")
 PROBE = Script.named("probe")

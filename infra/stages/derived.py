@@ -237,5 +237,12 @@ class Derived:
             self._said_low.update(lows)
 
 
-_ORDER = {topics.EPOCHS: -3, topics.TENANTS: -2, topics.CONTROL: -1, topics.USAGE: 1, topics.SEALED: 2}
-"""In one read: a higher term first, receipts before submissions."""
+_ORDER = {
+    topics.EPOCHS: -3,
+    topics.TENANTS: -2,
+    topics.CATALOG: -2,
+    topics.CONTROL: -1,
+    topics.USAGE: 1,
+    topics.SEALED: 2,
+}
+"""In one read: a higher term first, tables before what stands on them, receipts before submissions."""

@@ -19,14 +19,13 @@ from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import CATALOG
-from llmos.schemas.control import CONTROL, Cancel
 from llmos.schemas.epochs import EPOCHS, Deaths, Term
 from llmos.schemas.errors import Fenced, RecordError
 from llmos.services.scheduler.deaths import is_death_key
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import Effects
 from llmos.services.scheduler.handler import SchedulerHandler, sweep_deaths
-from llmos.services.scheduler.reconciling import reconcile_ledger
+from llmos.services.scheduler.reconciling import reconcile_ledger, windows_known
 from llmos.services.scheduler.replies import Replies
 from llmos.services.scheduler.turn import Turn
 
@@ -48,6 +47,7 @@ async def run(ctx: Context) -> None:
         [Out(b"term", encode(Term(node=ctx.settings.node.name, pid=os.getpid(), at=ctx.clock.now())))],
     )
     desk = Desk(ctx.settings.scheduler, term, Effects(ctx), ctx.clock.now())
+    desk.windows = await windows_known(ctx)
     tenants = TenantTable(ctx.keyring)
     catalog = Table(topics.CATALOG, CATALOG)
     # Positions are taken before anything is read, so that nothing falls between restoring and following.
@@ -60,7 +60,7 @@ async def run(ctx: Context) -> None:
     handler = SchedulerHandler(ctx, desk, turn, tenants, catalog, replies)
     stage = Derived(ctx, GROUP, partitions, handler)
     window = ctx.settings.scheduler.idempotency_window_seconds
-    control_from = await _read_cancels(ctx, handler)
+    control_from = await _read_control(ctx, handler)
     reached = await stage.restore(lambda lows: _usage_since(lows, ctx.clock.now(), window))
     desk.answered = lambda partition, s: stage.watermark(partition).answered(s)
     sweep_deaths(desk, stage)
@@ -95,14 +95,13 @@ async def _read_epochs(ctx: Context, desk: Desk) -> dict[Place, int]:
     return await read_to_end(ctx, await ctx.log.begins([_EPOCHS]), take)
 
 
-async def _read_cancels(ctx: Context, handler: SchedulerHandler) -> dict[Place, int]:
-    """All cancels that are kept are read again (a job may live as long); queries of the past are not."""
+async def _read_control(ctx: Context, handler: SchedulerHandler) -> dict[Place, int]:
+    """What lasts is read again: cancels (a job may live as long), drains and fences."""
     since = await ctx.log.begins([_CONTROL])
 
     def take(record: Record) -> None:
         try:
-            if isinstance(CONTROL.decode(record.value), Cancel):
-                handler.other(record)
+            handler.restored_control(record)
         except RecordError as problem:
             log.warning("record_unreadable", topic=topics.CONTROL, offset=record.offset, error=str(problem))
 

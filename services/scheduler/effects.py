@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.noting import note
@@ -70,19 +72,19 @@ class Effects:
         self._outbox.put(Place(topics.PARTIALS, job.partition), Out(job.head.job_id, encode(message)))
         note(SOURCE, kind, job=job.head.job_id, tenant=job.head.tenant, seconds=0.0, code=error.code if error else "")
 
-    def outcome_failed(self, task: LiveTask, error: LlmosError) -> None:
+    def outcome_failed(self, task: LiveTask, error: LlmosError | ErrorInfo) -> None:
         """The part ends with an error for each of its items; the others of its job go on."""
         part, head = task.part, task.job.head
-        items = [
-            Item(output_index=index, error=error_info(error))
-            for index in range(part.first_item, part.first_item + part.items)
-        ]
+        info = error if isinstance(error, ErrorInfo) else error_info(error)
+        items = [Item(output_index=index, error=info) for index in range(part.first_item, part.first_item + part.items)]
         message = Outcome(task=task_of(task), head=head, device=task.device or NOWHERE, items=items)
         self._outbox.put(Place(topics.PARTIALS, task.job.partition), Out(head.job_id, encode(message)))
         note(SOURCE, "given_up", job=head.job_id, tenant=head.tenant, epoch=task.epoch, seconds=0.0, code=error.code)
 
-    def state(self, job: LiveJob, state: JobState, detail: str, epoch: int = 0, device: str = "") -> None:
-        """Tells the job's listeners."""
+    def state(
+        self, job: LiveJob, state: JobState, detail: str, epoch: int = 0, device: str = "", **waiting: Any
+    ) -> None:
+        """Tells the job's listeners. `waiting`: rule, need, have, position, predicted_start_at, of a job that waits."""
         if job.head.events == "none":
             return
         message = State(
@@ -97,7 +99,8 @@ class Effects:
             sequence=job.told,
             at=self._ctx.clock.now(),
             device=device,
-            detail=detail,
+            detail=detail[:2048],
+            **waiting,
         )
         job.told += 1
         out = Out(job.head.job_id, encode(message))
@@ -108,7 +111,17 @@ class Effects:
 
     def cancel_tasks(self, partition: int, s: int) -> None:
         """Workers stop what they do for this submission."""
-        self.put(Place(topics.CONTROL, 0), f"{partition}:{s}", CancelTask(partition=partition, s=s))
+        self.control(f"{partition}:{s}", CancelTask(partition=partition, s=s))
+
+    def control(self, key: str, message: Message) -> None:
+        """A word to workers and nodes."""
+        self.put(Place(topics.CONTROL, 0), key, message)
+
+    def catalog(self, key: bytes, message: Message | None) -> Out:
+        """A row of `catalog`, None to take it away; gives the record."""
+        out = Out(key, None if message is None else encode(message))
+        self._outbox.put(Place(topics.CATALOG, 0), out)
+        return out
 
     def put(self, place: Place, key: str, message: Message) -> None:
         """Any other message."""

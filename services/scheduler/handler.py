@@ -18,17 +18,18 @@ from llmos.infra.stages.sending import send
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.control import CONTROL, Cancel, Drain, Query, signed_control
+from llmos.schemas.control import CONTROL, Cancel, Drain, Fence, ModelCommand, Query, signed_control
 from llmos.schemas.epochs import EPOCHS, Term
 from llmos.schemas.errors import Fenced, RecordError
 from llmos.schemas.job import Origin
 from llmos.schemas.partials import LowWatermark
 from llmos.schemas.results import USAGE, Receipt
 from llmos.schemas.sealed import SEALED
-from llmos.schemas.telemetry import TELEMETRY, Heartbeat, TaskFailed, TasksDone, WorkerDied
+from llmos.schemas.telemetry import TELEMETRY, Heartbeat, LiveCounts, TaskFailed, TasksDone, WorkerDied
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import SOURCE
 from llmos.services.scheduler.measuring import measure
+from llmos.services.scheduler.operators import Operators
 from llmos.services.scheduler.replies import Replies
 from llmos.services.scheduler.turn import Turn
 from llmos.services.scheduler.views import live_counts, scheduler_report
@@ -48,6 +49,7 @@ class SchedulerHandler:
         self._tenants = tenants
         self._catalog = catalog
         self._replies = replies
+        self._operators = Operators(desk, catalog)
         self._decoded: dict[tuple[int, int], object] = {}
         self._dead: list[Out] = []
         self._reported_at = 0.0
@@ -110,18 +112,39 @@ class SchedulerHandler:
         elif isinstance(message, TaskFailed):
             self._desk.failed(message, now)
         elif isinstance(message, WorkerDied):
-            self._desk.worker_died(message)
+            self._desk.worker_died(message, now)
+        elif isinstance(message, LiveCounts) and message.term == self._desk.term:
+            self._desk.own_word(message.at)
 
     def _control(self, record: Record) -> None:
         message = CONTROL.decode(record.value)
+        if isinstance(message, Query):
+            if self._waited_for(record) and self._authentic(message):
+                self._replies.ask(message)
+        elif isinstance(message, ModelCommand | Drain) and self._waited_for(record):
+            self._operators.take(message)
+        else:
+            self._lasting(message, record)
+
+    def restored_control(self, record: Record) -> None:
+        """A record of `control` of before the start: what lasts is taken in, and commands that came while no scheduler
+        was there; queries are asked again by who asked them."""
+        message = CONTROL.decode(record.value)
+        self._lasting(message, record)
+        if isinstance(message, ModelCommand) and self._waited_for(record):
+            self._operators.take(message)
+
+    def _lasting(self, message: object, record: Record) -> None:
         if isinstance(message, Cancel):
             if self._authentic(message):
                 self._desk.cancel(message, record.timestamp)
-        elif isinstance(message, Query):
-            if self._ctx.clock.now() - record.timestamp < self._replies.STALE_SECONDS and self._authentic(message):
-                self._replies.ask(message)
+        elif isinstance(message, Fence):
+            self._desk.fences.restore(message)
         elif isinstance(message, Drain):
-            self._desk.drain(message.device)
+            self._desk.drain(message, restored=True)
+
+    def _waited_for(self, record: Record) -> bool:
+        return self._ctx.clock.now() - record.timestamp < self._replies.STALE_SECONDS
 
     def _authentic(self, message: Cancel | Query) -> bool:
         if message.tenant is None:
@@ -154,6 +177,7 @@ class SchedulerHandler:
     async def turn(self) -> float:
         """Decides and sends; gives the loop time of the next turn."""
         now = self._ctx.clock.now()
+        replies = self._operators.carry_out(now)
         next_at = self._turn.take(now)
         interval = self._ctx.settings.scheduler.report_seconds
         if now - self._reported_at >= interval:
@@ -165,6 +189,8 @@ class SchedulerHandler:
         # Deaths are written down before their tasks go on, so that a crash in between forgets none.
         await self._desk.deaths.outbox.send(self._ctx.log)
         await self._desk.effects.send()
+        for topic, reply in replies:
+            self._replies.tell(topic, reply)
         wait = min(next_at, self._reported_at + interval) - self._ctx.clock.now()
         return asyncio.get_running_loop().time() + max(wait, 0.0)
 

@@ -37,6 +37,10 @@ class LiveTask:
     done_at: float = 0.0
     """When it should be done, as predicted."""
     deaths: int = 0
+    faults: int = 0
+    """Attempts that the engine or the device failed."""
+    avoid_until: float = 0.0
+    """Until then it keeps away from the device in its group's `avoid`, if there is another."""
 
     @property
     def name(self) -> TaskName:
@@ -84,8 +88,10 @@ class Jobs:
         self.live[job.partition, job.s] = job
         self._by_id.setdefault(head.job_id, set()).add((job.partition, job.s))
         for part in parts:
-            key = key_of(head.lane, head.priority, job.deadline, head.sealed_at, job.partition, job.s, part.index)
-            task = LiveTask(job, part, key, Group(head.kind, head.model))
+            tokens = part.input_tokens, part.max_output_tokens
+            place = job.partition, job.s, part.index
+            key = key_of(head.lane, head.priority, job.deadline, head.sealed_at, *place, *tokens)
+            task = LiveTask(job, part, key, Group(head.kind, head.model, tenant=head.tenant, level=key.level))
             job.tasks.append(task)
             self._tasks[task.name] = task
         if parts:
@@ -155,9 +161,13 @@ class Jobs:
         task.become("ended")
 
     def regroup(self, task: LiveTask, group: Group) -> None:
-        """Puts a task that does not wait into another group."""
-        assert not task.queued, "a waiting task lies in its group's list"
+        """Puts a task into another group; one that waits keeps its place in the order."""
+        assert task.state != "dispatched", "its device counts it by its group"
+        queued = task.queued
+        self.leave(task)
         task.group = group
+        if queued:
+            self.wait(task)
 
     @property
     def anybody_waits(self) -> bool:

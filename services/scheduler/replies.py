@@ -1,8 +1,10 @@
-"""Answers queries from `control` beside the loop: a reply topic that hangs holds up nobody else."""
+"""Answers queries and commands from `control` beside the loop: a reply topic that hangs holds up nobody else."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,14 +18,15 @@ from llmos.schemas.control import Query, Reply
 from llmos.schemas.errors import InvalidRequest, LlmosError, TooLarge
 from llmos.schemas.job import error_info
 from llmos.services.scheduler.desk import Desk
+from llmos.services.scheduler.jobs import LiveJob
 from llmos.services.scheduler.turn import Turn
-from llmos.services.scheduler.views import jobs_view, model_view, scheduler_report
+from llmos.services.scheduler.views import SHOWN_JOBS, jobs_view, model_view, scheduler_report
 
 log = structlog.get_logger()
 
 
 class Replies:
-    """Queries wait in a short queue; what does not fit is dropped, and its asker asks again."""
+    """Queries, and replies to commands, wait in a short queue; what does not fit is dropped, and its asker asks again."""
 
     STALE_SECONDS = 30.0
     """Nobody waits for the reply to an older query."""
@@ -36,30 +39,47 @@ class Replies:
         self._desk = desk
         self._turn = turn
         self._catalog = catalog
-        self._queue: asyncio.Queue[Query] = asyncio.Queue(self.WAITING)
+        self._queue: asyncio.Queue[tuple[str, Query | Reply]] = asyncio.Queue(self.WAITING)
+        """By topic of the reply."""
 
     def ask(self, query: Query) -> None:
-        """Takes a query."""
+        """Takes a query; it is answered by what is known when its turn comes."""
+        self._put(query.reply_to, query)
+
+    def tell(self, topic: str, reply: Reply) -> None:
+        """Takes a reply that is made already."""
+        self._put(topic, reply)
+
+    def _put(self, topic: str, message: Query | Reply) -> None:
         try:
-            self._queue.put_nowait(query)
+            self._queue.put_nowait((topic, message))
         except asyncio.QueueFull:
-            log.warning("query_dropped", id=query.id)
+            log.warning("reply_dropped", id=message.id)
 
     async def run(self) -> None:
         """Answers until cancelled."""
         while True:
-            query = await self._queue.get()
-            prefixes = tuple(self._ctx.settings.verify.reply_prefixes)
-            if not query.reply_to.startswith(prefixes):
-                log.warning("query_reply_forbidden", id=query.id, topic=query.reply_to)
-                continue
-            if await self._ctx.log.partitions(query.reply_to) is None:
-                log.warning("query_reply_topic_missing", id=query.id, topic=query.reply_to)
-                continue
-            await self._ctx.log.offer(Place(query.reply_to, 0), [Out(query.id.encode(), self._reply(query))])
+            await self.answer_one()
+
+    async def answer_one(self) -> None:
+        """Answers the first in the queue, or waits for one."""
+        topic, message = await self._queue.get()
+        prefixes = tuple(self._ctx.settings.verify.reply_prefixes)
+        if not topic.startswith(prefixes):
+            log.warning("reply_forbidden", id=message.id, topic=topic)
+        elif await self._ctx.log.partitions(topic) is None:
+            log.warning("reply_topic_missing", id=message.id, topic=topic)
+        else:
+            value = encode(message) if isinstance(message, Reply) else self._reply(message)
+            await self._ctx.log.offer(Place(topic, 0), [Out(message.id.encode(), value)])
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their answers."""
+        return self._queue.qsize()
 
     def _reply(self, query: Query) -> bytes:
-        if query.what == "job" and query.job_id is None:
+        if query.what in ("job", "explain") and query.job_id is None:
             return _problem(query, InvalidRequest(where="job_id", problem="a query for a job names it"))
         body = msgspec.msgpack.encode(self._body(query))
         if len(body) > self.REPLY_BYTES:
@@ -69,13 +89,20 @@ class Replies:
     def _body(self, query: Query) -> Any:
         desk, held = self._desk, self._turn.held
         if query.what == "models":
-            return model_view(self._catalog.rows)
-        if query.what == "job":
-            jobs = desk.jobs.with_id(query.job_id or b"")
-            return {"job_id": (query.job_id or b"").hex(), "submissions": jobs_view(jobs, held)}
+            return model_view(self._catalog.rows, desk.fleet)
+        if query.what in ("job", "explain"):
+            jobs = _visible(query, desk.jobs.with_id(query.job_id or b""))
+            return {"job_id": (query.job_id or b"").hex(), "submissions": jobs_view(list(jobs), self._turn.explain)}
         if query.what == "jobs":
-            return {"jobs": jobs_view(list(desk.jobs.live.values()), held, with_parts=False)}
+            jobs = _visible(query, desk.jobs.live.values())
+            shown = list(islice(jobs, SHOWN_JOBS))
+            return {"jobs": jobs_view(shown, self._turn.explain, with_parts=False)}
         return scheduler_report(desk, held, self._ctx.clock.now())
+
+
+def _visible(query: Query, jobs: Iterable[LiveJob]) -> Iterable[LiveJob]:
+    """A tenant sees its own jobs only; an operator, who names none, all."""
+    return (job for job in jobs if query.tenant in (None, job.head.tenant))
 
 
 def _problem(query: Query, error: LlmosError) -> bytes:

@@ -7,18 +7,18 @@ from typing import Any
 
 from llmos.pipelines.scheduling.decide import decide
 from llmos.pipelines.scheduling.decision import Chosen, Decision, Held
-from llmos.pipelines.scheduling.snapshot import Group
-from llmos.schemas.catalog import Model
-from llmos.schemas.errors import NeverFits
+from llmos.pipelines.scheduling.explain import Explanation, Explanations
+from llmos.pipelines.scheduling.snapshot import Carried
 from llmos.schemas.ids import epoch_of
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.jobs import LiveTask
+from llmos.services.scheduler.recording import Recording
+from llmos.services.scheduler.refusing import Refusing
+from llmos.services.scheduler.telling import Telling
 from llmos.services.scheduler.views import snapshot_of
 
 SILENCE_LOOK_SECONDS = 0.5
 """How often devices are looked over for silence."""
-
-
 STANDSTILL_SECONDS = 2.0
 """A turn that is later than this was held up: heartbeats wait unread behind it."""
 
@@ -29,9 +29,13 @@ class Turn:
     def __init__(self, desk: Desk, models: Mapping[str, Any]) -> None:
         self._desk = desk
         self._models = models
-        self._round = 0
+        self._carried = Carried()
         self._looked_at = 0.0
-        self._too_large_since: dict[Group, float] = {}
+        self._refusing = Refusing(desk, models)
+        self._telling = Telling(desk, self.explain, self._refusing.too_late)
+        self._recording = Recording(desk)
+        self._explanations: Explanations | None = None
+        self._at = 0.0
         self.held: list[Held] = []
 
     def take(self, now: float) -> float:
@@ -45,20 +49,35 @@ class Turn:
             self._looked_at = now
             desk.lose_silent(now)
         decision = self._decide(now)
-        self._round = decision.turn
+        self._carried = decision.carried
         for chosen in decision.chosen:
             self._dispatch(chosen, now)
-        self._refuse_what_never_fits(decision, now)
         self.held = decision.held
-        self._tell()
+        self._at = now
+        self._explanations = None
+        self._refusing.look(decision.held, now)
+        self._telling.tell(now)
         times = [desk.jobs.next_time(), decision.next_at, now + SILENCE_LOOK_SECONDS]
         return min(time for time in times if time is not None)
+
+    def explain(self, task: LiveTask) -> Explanation | None:
+        """What a waiting task waits for, as of the last turn; None: it does not wait, or came since."""
+        if not task.queued or not self.held:
+            return None
+        if self._explanations is None:
+            # As things are once the last decision is carried out.
+            snapshot = snapshot_of(self._desk, self._models, self._carried, self._at)
+            self._explanations = Explanations(snapshot, self.held, self._at)
+        return self._explanations.of(task.group, task.key)
 
     def _decide(self, now: float) -> Decision:
         if not self._desk.jobs.anybody_waits:
             # Most turns bring receipts and heartbeats only: looking at all devices for nobody is half their cost.
-            return Decision([], [], None, self._round)
-        return decide(snapshot_of(self._desk, self._models, self._round, now), now)
+            return Decision([], [], None, self._carried)
+        snapshot = snapshot_of(self._desk, self._models, self._carried, now)
+        decision = decide(snapshot, now)
+        self._recording.saw(snapshot, decision, now)
+        return decision
 
     def _dispatch(self, chosen: Chosen, now: float) -> None:
         desk = self._desk
@@ -74,40 +93,5 @@ class Turn:
         task.dispatched_at = now
         task.expected_seconds, task.done_at = chosen.service_seconds, chosen.done_at
         task.become("dispatched")
-        device.took(task, now)
+        device.took(task, now, chosen.load_seconds)
         desk.effects.work(task, now)
-
-    def _refuse_what_never_fits(self, decision: Decision, now: float) -> None:
-        """Refuses what no device had room for during a whole while: larger ones may be starting anew."""
-        held_by_memory = {held.group: held for held in decision.held if held.why.rule == "memory"}
-        self._too_large_since = {group: self._too_large_since.get(group, now) for group in held_by_memory}
-        for group, held in held_by_memory.items():
-            need, have = int(held.why.need), self._desk.fleet.largest_budget
-            if need <= have or now - self._too_large_since[group] < self._desk.settings.never_fits_seconds:
-                continue
-            model = self._models.get(group.model)
-            name = model.name if isinstance(model, Model) else group.model
-            for task in self._tasks_of(held):
-                if not task.job.verdict:
-                    self._desk.end(task.job, "refused", NeverFits(model=name, need=need, have=have))
-
-    def _tasks_of(self, held: Held) -> list[LiveTask]:
-        for group, keys in self._desk.jobs.waiting():
-            if group == held.group:
-                found = [self._desk.jobs.task((key.partition, key.s, key.part)) for key in list(keys)]
-                return [task for task in found if task is not None]
-        return []
-
-    def _tell(self) -> None:
-        """Says to the jobs that still wait what they wait for."""
-        untold, self._desk.untold = self._desk.untold, []
-        if not untold:
-            return
-        reasons = {held.group: held.why for held in self.held}
-        for job in untold:
-            waiting = next((task for task in job.tasks if task.state in ("waiting", "retrying")), None)
-            if waiting is None or job.verdict:
-                continue
-            why = reasons.get(waiting.group)
-            detail = f"{why.rule}: needs {why.need:g}, there is {why.have:g}" if why else "the next attempt"
-            self._desk.effects.state(job, "waiting", detail, waiting.epoch)

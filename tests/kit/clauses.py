@@ -15,11 +15,14 @@ from llmos.infra.stages.answered import Answered, Marks
 from llmos.infra.stages.derived import Derived, Watermark
 from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.origins import Origins
+from llmos.schemas.control import Fence
 from llmos.schemas.errors import Ambiguous, Fenced
 from llmos.services.aggregator import app as aggregator
 from llmos.services.aggregator.merger import Merger
 from llmos.services.scheduler.bindings import Bindings
 from llmos.services.scheduler.cancels import Cancels
+from llmos.services.scheduler.effects import Effects
+from llmos.services.scheduler.fleet import Device
 
 Patch = pytest.MonkeyPatch
 CLAUSES: dict[str, Callable[[Patch], None]] = {}
@@ -200,3 +203,24 @@ def cancels_hit_submissions_made_no_later(patch: Patch) -> None:
         return (head.tenant, head.job_id) in self._by_id
 
     patch.setattr(Cancels, "hit", hit)
+
+
+# Devices that hang
+
+
+@clause
+def hangs_are_found_by_missing_progress(patch: Patch) -> None:
+    """A worker whose heart beats is alive, whatever its step does."""
+    patch.setattr(Device, "hung", lambda self, now: None if self.alive(now) else "silent")
+
+
+@clause
+def a_life_that_was_given_up_is_fenced(patch: Patch) -> None:
+    """Nobody tells it: it hangs on, and its device stays away for ever."""
+    original = Effects.control
+
+    def control(self: Any, key: str, message: Any) -> None:
+        if not isinstance(message, Fence):
+            original(self, key, message)
+
+    patch.setattr(Effects, "control", control)

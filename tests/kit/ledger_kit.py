@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llmos.infra.ledger.port import Hold, LaneUse, Ledger, Limit, Limits
+from llmos.infra.ledger.port import Hold, LaneUse, Lease, Ledger, Limit, Limits
+from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import Lane
 from llmos.schemas.telemetry import Residency
 
@@ -35,6 +36,11 @@ def holds(count: int, lane: Lane = "standard", size: int = 10, first: int = 0) -
 def resident(model: str, **values: int) -> Residency:
     """A model on a device."""
     return Residency(model=model, name=f"name-of-{model}", state="resident", **values)
+
+
+def leases(*tasks: str, device: str = "d", epoch: int = 1) -> list[Lease]:
+    """Leases of these tasks."""
+    return [Lease(task, device, epoch, f"hold-of-{task}") for task in tasks]
 
 
 class LedgerKit:
@@ -153,3 +159,72 @@ class LedgerKit:
         assert await ledger.residency() == {"d": [resident("new")]}
         assert await ledger.put_residency("d", 8, [resident("newer")])
         assert await ledger.residency() == {"d": [resident("newer")]}
+
+    async def test_leases_are_counted_by_device(self, bench: Bench) -> None:
+        """Each task counts once, on the device that has it last; devices without any are not named."""
+        ledger = bench.ledger
+        assert await ledger.leases() == {}
+        assert await ledger.lease(leases("a", "b"), 60.0) == [True, True]
+        assert await ledger.lease(leases("a"), 60.0) == [True], "the same again is no second one"
+        assert await ledger.lease(leases("c", device="node-0.cpu:1/2"), 60.0) == [True]
+        assert await ledger.leases() == {"d": 2, "node-0.cpu:1/2": 1}
+        assert await ledger.lease(leases("b", device="node-0.cpu:1/2", epoch=2), 60.0) == [True]
+        assert await ledger.leases() == {"d": 1, "node-0.cpu:1/2": 2}
+        assert await ledger.end_leases([("a", 1)]) == 0
+        assert await ledger.leases() == {"node-0.cpu:1/2": 2}
+
+    async def test_a_lower_epoch_never_has_a_lease(self, bench: Bench) -> None:
+        """Not of an earlier attempt, not of an earlier scheduler, whatever the sizes; nor does it end one."""
+        ledger = bench.ledger
+        old, new = epoch_of(2**40, 65_535), epoch_of(2**40 + 1, 1)
+        assert await ledger.lease(leases("a", device="e", epoch=new), 60.0) == [True]
+        assert await ledger.lease([*leases("a", epoch=old), *leases("b", epoch=old)], 60.0) == [False, True]
+        assert await ledger.leases() == {"e": 1, "d": 1}
+        assert await ledger.end_leases([("a", old), ("b", old), ("b", old), ("unknown", 2**63 - 1)]) == 3
+        assert await ledger.leases() == {"e": 1}
+        assert await ledger.end_leases([("a", 2**63 - 1)]) == 0, "the end of a later attempt is that of all before"
+
+    async def test_a_lease_nobody_renews_ends(self, bench: Bench) -> None:
+        """Each by its own time; a renewed one later."""
+        ledger = bench.ledger
+        await ledger.lease(leases("a", "b"), 60.0)
+        await bench.pass_time(40.0)
+        await ledger.lease(leases("a"), 60.0)
+        await bench.pass_time(40.0)
+        assert await ledger.leases() == {"d": 1}
+        assert await ledger.end_leases([("b", 1)]) == 1
+        await bench.pass_time(40.0)
+        assert await ledger.leases() == {}
+
+    async def test_reconciled_leases_are_the_live_ones(self, bench: Bench) -> None:
+        """Missing ones are added, others go, those of a later scheduler stay; also after a flush, and with nothing live."""
+        ledger = bench.ledger
+        mine, later = epoch_of(5, 1), epoch_of(6, 1)
+        await ledger.lease(leases("a", "b", epoch=mine), 60.0)
+        await ledger.lease(leases("c", device="e", epoch=later), 60.0)
+        live = [*leases("b", epoch=epoch_of(5, 2), device="f"), *leases("c", "n", epoch=mine)]
+        assert await ledger.reconcile_leases(live, 5, 60.0) == 1
+        assert await ledger.leases() == {"e": 1, "f": 1, "d": 1}
+        await bench.flush()
+        assert await ledger.reconcile_leases(live, 5, 60.0) == 0
+        assert await ledger.leases() == {"f": 1, "d": 2}
+        assert await ledger.reconcile_leases([], 5, 60.0) == 3
+        assert await ledger.leases() == {}
+
+    async def test_an_attempt_that_was_given_up_is_reconciled_away(self, bench: Bench) -> None:
+        """The ledger may know a higher attempt of the same scheduler than the one it says is live: its word counts."""
+        await bench.ledger.lease(leases("a", device="e", epoch=epoch_of(5, 3)), 60.0)
+        await bench.ledger.reconcile_leases(leases("a", epoch=epoch_of(5, 2)), 5, 60.0)
+        assert await bench.ledger.leases() == {"d": 1}
+
+    async def test_windows_are_those_of_the_latest_scheduler(self, bench: Bench) -> None:
+        """Replaced as a whole; an earlier term changes nothing."""
+        ledger = bench.ledger
+        assert await ledger.windows() == {}
+        assert await ledger.put_windows("node-0.cpu:0/2", 9, {"": 2.5, "echo": 512.0})
+        assert await ledger.put_windows("d", 10, {})
+        assert not await ledger.put_windows("d", 9, {"": 1.0})
+        assert await ledger.put_windows("node-0.cpu:0/2", 9, {"": 3.0})
+        assert await ledger.windows() == {"node-0.cpu:0/2": {"": 3.0}, "d": {}}
+        await bench.flush()
+        assert await ledger.windows() == {}

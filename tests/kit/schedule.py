@@ -1,4 +1,4 @@
-"""One random schedule: clients submit, repeat keys and cancel while services crash, freeze and lag; then the checks."""
+"""One random schedule: clients submit, repeat keys and cancel while services crash, freeze, hang and lag; then the checks."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from llmos.schemas.job import LANES
 from llmos.schemas.requests import Request
 from llmos.schemas.tasks import EchoInput
 from tests.kit.promises import Ledger
-from tests.kit.world import TENANTS, World
+from tests.kit.world import TENANTS, World, device_named
 
 STORM_SECONDS = 25.0
 """How long clients submit and services suffer."""
+DEVICES = 2
 PATIENCE_SECONDS = 150.0
 """Until everything must be answered once the storm is over."""
 
@@ -134,6 +135,28 @@ async def _torment(world: World, random: Random, seconds: float) -> None:
         world.ledger.away = random.random() < 0.15
 
 
+async def _trouble(world: World, random: Random, seconds: float) -> None:
+    """Devices hang, freeze, are drained and started anew in order; services, too, are stopped in order."""
+    end = world.clock.now() + seconds
+    while world.clock.now() < end:
+        await asyncio.sleep(random.expovariate(0.25))
+        device = random.randrange(DEVICES)
+        match random.choice(("hang", "hang", "freeze", "drain", "restart")):
+            case "hang":
+                world.hang(device_named(device))
+            case "freeze":
+                await world.freeze(f"worker-{device}", random.uniform(0.5, 8.0))
+            case "drain":
+                await world.drain(device_named(device))
+                await asyncio.sleep(random.uniform(0.5, 4.0))
+                if random.random() < 0.5:
+                    world.processes[f"worker-{device}"].stop.set()
+                    await asyncio.sleep(random.uniform(0.1, 3.0))
+                await world.drain(device_named(device), undo=True)
+            case "restart":
+                world.processes[random.choice([name for name in sorted(world.processes) if "~" not in name])].stop.set()
+
+
 async def _play(seed: int) -> list[str]:
     random = Random(seed)
     faults = RandomFaults(delay=0.004, late=0.01, unheard=0.003, lost=0.003, survives=0.5)
@@ -144,11 +167,13 @@ async def _play(seed: int) -> list[str]:
         scheduler={"deaths": 1000, "attempts": 100},
     )
     await world.begin()
-    world.start_all(instances=random.choice((1, 1, 2)))
+    world.start_all(instances=random.choice((1, 1, 2)), devices=DEVICES)
     clients = Clients(world, seed)
     torment = asyncio.create_task(_torment(world, random, STORM_SECONDS))
+    trouble = asyncio.create_task(_trouble(world, Random(seed + 1), STORM_SECONDS))
     await clients.run(STORM_SECONDS)
     await torment
+    await trouble
     world.weather.calm = True
     world.ledger.away = False
     end = world.clock.now() + PATIENCE_SECONDS

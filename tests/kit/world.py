@@ -24,7 +24,8 @@ from llmos.pipelines.kinds.base import items_of
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Tenant
-from llmos.schemas.errors import Ambiguous, EngineFailed
+from llmos.schemas.control import CONTROL, Drain, Fence, ModelOrder
+from llmos.schemas.errors import Ambiguous, ModelUnavailable
 from llmos.schemas.tasks import EchoOutput
 from llmos.schemas.telemetry import WorkerDied
 from llmos.services.aggregator import app as aggregator
@@ -35,10 +36,31 @@ from llmos.services.verify.directory import ModelDirectory
 from llmos.services.worker.equipment import Equipment
 from llmos.services.worker.life import live
 from llmos.services.worker.runners.base import Meter
-from llmos.services.worker.runners.events import Assignment, Began, Event, ItemEnded, TaskBroke, TaskEnded, TaskName
+from llmos.services.worker.runners.events import (
+    Assignment,
+    Began,
+    Event,
+    ItemEnded,
+    Pins,
+    TaskBroke,
+    TaskEnded,
+    TaskName,
+)
 
 TENANTS = ("demo", "acme", "globex")
+HUNG_STEP_SECONDS = 1.5
+"""What a step of the emulated engine may take."""
+NODE_GRACE_SECONDS = 1.0
+"""A fenced worker that has not ended by itself after so long is ended by its node."""
 Body = Callable[[Context], Awaitable[None]]
+
+
+DEVICES = "node-0.cpu"
+
+
+def device_named(k: int) -> str:
+    """The device of `worker-<k>`."""
+    return f"{DEVICES}{k}"
 
 
 class _Health:
@@ -72,12 +94,22 @@ class EmulatedEngine:
         self._meter = meter
         self._breaks = breaks
         self._timers: dict[TaskName, asyncio.TimerHandle] = {}
+        self._hangs = False
+
+    def hang(self) -> None:
+        """Its step stands from now on, while everything around it goes on."""
+        self._hangs = True
+        self._meter.step_began, self._meter.step_limit_seconds = self._meter.clock(), HUNG_STEP_SECONDS
+        for timer in self._timers.values():
+            timer.cancel()
 
     def start(self) -> None:
         """Nothing to do."""
 
     def run(self, assignment: Assignment) -> None:
         """The task is done after a while."""
+        if self._hangs:
+            return
         loop = asyncio.get_running_loop()
         self._timers[assignment.name] = loop.call_later(self._random.expovariate(10.0), self._end, assignment)
         self._deliver([Began(assignment.name)])
@@ -88,6 +120,9 @@ class EmulatedEngine:
         if timer is not None:
             timer.cancel()
 
+    def order(self, order: ModelOrder | Pins) -> None:
+        """It has no models."""
+
     async def close(self, timeout: float) -> None:
         """All tasks leave."""
         for timer in self._timers.values():
@@ -96,7 +131,8 @@ class EmulatedEngine:
     def _end(self, assignment: Assignment) -> None:
         del self._timers[assignment.name]
         if self._random.random() < self._breaks:
-            self._deliver([TaskBroke(assignment.name, EngineFailed(problem="emulated"))])
+            problem = ModelUnavailable(model="none", device="emulated", problem="emulated")
+            self._deliver([TaskBroke(assignment.name, problem)])
             return
         self._meter.tasks["", "echo"] += 1
         outputs = [msgspec.msgpack.encode(EchoOutput(text=text)) for text in items_of(assignment.input.text)]
@@ -124,6 +160,8 @@ class Process:
     """How each life ended."""
     again: bool = True
     """Whether it is started anew."""
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Of its present life: what SIGTERM sets."""
 
 
 class World:
@@ -142,6 +180,9 @@ class World:
         self.processes: dict[str, Process] = {}
         self.unexpected: list[BaseException] = []
         self.breaks = 0.02
+        self.engines: dict[str, EmulatedEngine] = {}
+        """Of the last life of each device."""
+        self._node: asyncio.Task[None] | None = None
         self._count = 0
 
     async def begin(self) -> None:
@@ -164,7 +205,8 @@ class World:
             self.start(f"aggregator-{i}", aggregator.run, share)
         self.start("scheduler", scheduler.run, self.settings)
         for k in range(devices):
-            self.start(f"worker-{k}", self._worker(f"node-0.cpu{k}"), self.settings)
+            self.start(f"worker-{k}", self._worker(device_named(k)), self.settings)
+        self._node = asyncio.create_task(self._keep_fences(), name="node")
 
     def _with(self, **settings: object) -> Settings:
         return self.settings.model_copy(
@@ -173,18 +215,22 @@ class World:
 
     def _worker(self, device: str) -> Body:
         def body(ctx: Context) -> Awaitable[None]:
-            meter = Meter()
+            meter = Meter(clock=asyncio.get_running_loop().time)
             random = Random(self.random.random())
+
+            def make_engine(deliver: Callable[[list[Event]], None], died: object) -> EmulatedEngine:
+                engine = self.engines[device] = EmulatedEngine(deliver, random, meter, self.breaks)
+                return engine
+
             return live(
                 ctx,
                 Equipment(
                     device=device,
                     kinds=["echo"],
-                    models=[],
                     meter=meter,
                     residents=list,
                     budget_bytes=1,
-                    make_engine=lambda deliver, died: EmulatedEngine(deliver, random, meter, self.breaks),
+                    make_engine=make_engine,
                 ),
             )
 
@@ -200,6 +246,7 @@ class World:
         while process.again:
             process.lives += 1
             process.log = self.broker.connect(process.name)
+            process.stop = asyncio.Event()
             ctx = Context(
                 service=process.name.partition("-")[0],
                 settings=process.settings,
@@ -208,19 +255,23 @@ class World:
                 keyring=self.keyring,
                 clock=self.clock,
                 health=_Health(),
-                stop=asyncio.Event(),
+                stop=process.stop,
             )
             process.task = asyncio.ensure_future(process.body(ctx))
             await asyncio.wait([process.task])
-            process.ends.append(self._end_of(process.task))
+            process.ends.append(self._end_of(process))
             process.log.crash()
             await asyncio.sleep(self.random.uniform(0.1, 1.0))
 
-    def _end_of(self, task: asyncio.Task[None]) -> str:
+    def _end_of(self, process: Process) -> str:
+        task = process.task
+        assert task is not None, "it has just ended"
         if task.cancelled():
             return "cancelled"
         problem = task.exception()
-        if problem is not None and not isinstance(problem, Crashed | Ambiguous):
+        # Told to end while its log is frozen, it cannot finish what it has.
+        in_vain = isinstance(problem, TimeoutError) and process.stop.is_set()
+        if problem is not None and not isinstance(problem, Crashed | Ambiguous) and not in_vain:
             self.unexpected.append(problem)
         return type(problem).__name__
 
@@ -230,6 +281,48 @@ class World:
         if process.log is not None and process.task is not None:
             process.log.crash()
             process.task.cancel()
+
+    def hang(self, device: str) -> None:
+        """The device's step stands; its worker's heart goes on."""
+        if device in self.engines:
+            self.engines[device].hang()
+
+    async def freeze(self, name: str, seconds: float) -> None:
+        """The process stops for a while (SIGSTOP), nobody takes its place; its node may end it meanwhile."""
+        log = self.processes[name].log
+        if log is not None:
+            log.freeze()
+            await asyncio.sleep(seconds)
+            log.thaw()
+
+    async def drain(self, device: str, *, undo: bool = False) -> None:
+        """An operator's word."""
+        message = Drain(device=device, at=self.clock.now(), undo=undo)
+        await self.broker.connect("world").emit(Place(topics.CONTROL, 0), [Out(device.encode(), encode(message))])
+
+    async def _keep_fences(self) -> None:
+        """The node: ends fenced workers that do not end by themselves, and no other life of their devices."""
+        ending: set[asyncio.Task[None]] = set()
+        reader = self.broker.connect("world-node").reader()
+        reader.assign({Place(topics.CONTROL, 0): 0})
+        while True:
+            for records in (await reader.read(timeout=5.0)).values():
+                for record in records:
+                    message = CONTROL.decode(record.value)
+                    if isinstance(message, Fence):
+                        ending.add(asyncio.create_task(self._end_fenced(message)))
+            ending = {task for task in ending if not task.done()}
+
+    async def _end_fenced(self, fence: Fence) -> None:
+        await asyncio.sleep(NODE_GRACE_SECONDS)
+        claims = [
+            stored.record.offset
+            for stored in self.broker.dump(topics.work_topic(fence.device))[0]
+            if stored.record.key == b"claim"
+        ]
+        name = f"worker-{fence.device[len(DEVICES) :]}"
+        if claims and claims[-1] == fence.incarnation and name in self.processes:
+            self.crash(name)
 
     async def node_sees_death(self, device: str) -> None:
         """A node tells that a worker died."""
@@ -259,6 +352,8 @@ class World:
 
     async def end(self) -> None:
         """Ends all processes."""
+        if self._node is not None:
+            self._node.cancel()
         for process in self.processes.values():
             for task in (process.supervisor, process.task):
                 if task is not None:

@@ -15,7 +15,9 @@ from llmos.infra.settings import Settings
 SHIFT = """
 -- Moves everything the ledger has written `ARGV[1]` seconds into the past: to it, as if the clock stood later.
 local seconds = tonumber(ARGV[1])
-for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do redis.call('ZINCRBY', KEYS[2], -seconds, id) end
+for _, ends in ipairs({KEYS[2], KEYS[5]}) do
+    for _, id in ipairs(redis.call('ZRANGE', ends, 0, -1)) do redis.call('ZINCRBY', ends, -seconds, id) end
+end
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
     local head, at, tail = string.match(all[i + 1], '^(%a+:%d+:)([%d.]+)(:.*)$')
@@ -34,7 +36,7 @@ class Hands:
     keys: Keys
 
     async def pass_time(self, seconds: float) -> None:
-        await self.client.eval(SHIFT, 4, *self.keys.credits, str(seconds))  # type: ignore[misc]
+        await self.client.eval(SHIFT, 5, *self.keys.credits, self.keys.lease_ends, str(seconds))  # type: ignore[misc]
 
     async def flush(self) -> None:
         await self.client.delete(*self.keys)

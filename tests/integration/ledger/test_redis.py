@@ -17,7 +17,8 @@ from llmos.pipelines.admission.credits import grant
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.job import LANES
 from tests.integration.ledger.conftest import Hands
-from tests.kit.ledger_kit import LIMITS, NOTHING, LedgerKit, holds, resident
+from tests.kit.ledger_kit import LIMITS, NOTHING, LedgerKit, holds, leases, resident
+from tests.kit.ledger_storm import STEPS, weather
 
 
 class TestRedisLedger(LedgerKit):
@@ -62,6 +63,35 @@ async def test_decides_as_admission_does(bench: Hands, limits: Limits, steps: li
             own = counts.get(hold.lane, LaneUse(0, 0))
             counts[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
         assert await bench.ledger.use() == NOTHING | counts
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_after_any_storm_it_equals_what_is_live(bench: Hands, steps: list[tuple[object, ...]]) -> None:
+    """Crashes, lost writes, expiry, flushes and two schedulers: reconciled it has the live set, and it reaches zero."""
+    await bench.flush()
+    await weather(bench, steps)
+
+
+@pytest.mark.parametrize("lost", ["leases", "lease_ends", "lease_devices"])
+async def test_a_key_of_leases_that_was_evicted_empties_them(bench: Hands, lost: str) -> None:
+    """Counts without their leases, or the other way round, are never believed: the scheduler is made to reconcile."""
+    await bench.ledger.reconcile(holds(2), 600.0, 20.0)
+    await bench.ledger.lease(leases("a", "b"), 600.0)
+    await bench.client.delete(getattr(bench.keys, lost))
+    assert await bench.ledger.leases() == {}
+    assert await bench.ledger.generation() is None
+    assert (await bench.ledger.use())["standard"].jobs == 2, "the credits fit together"
+
+
+async def test_many_leases_go_in_pieces(bench: Hands) -> None:
+    """More than fit one script are taken, each for itself, counted and ended."""
+    many = leases(*(f"0:{i}:0" for i in range(2 * CHUNK + 5)))
+    assert await bench.ledger.lease(many, 60.0) == [True] * len(many)
+    assert await bench.ledger.leases() == {"d": len(many)}
+    assert await bench.ledger.reconcile_leases(many[1:], 0, 60.0) == 1
+    assert await bench.ledger.end_leases([(lease.task, 1) for lease in many]) == 1
+    assert await bench.ledger.leases() == {}
 
 
 async def test_scripts_come_back_after_redis_forgot_them(bench: Hands) -> None:

@@ -13,6 +13,7 @@ from llmos.infra.ledger.port import Hold, LedgerAway, Limit, Limits
 from llmos.pipelines.admission.credits import grant
 from llmos.schemas.job import LANES
 from tests.kit.ledger_kit import LIMITS, LedgerKit, holds
+from tests.kit.ledger_storm import STEPS, weather
 
 
 @dataclass
@@ -53,6 +54,12 @@ async def test_every_call_says_that_it_is_away() -> None:
         ledger.use(),
         ledger.generation(),
         ledger.reconcile([], 60.0, 1.0),
+        ledger.lease([], 60.0),
+        ledger.end_leases([]),
+        ledger.leases(),
+        ledger.reconcile_leases([], 1, 60.0),
+        ledger.put_windows("d", 1, {}),
+        ledger.windows(),
         ledger.put_residency("d", 1, []),
         ledger.residency(),
     ]
@@ -77,3 +84,9 @@ async def test_decides_as_admission_does(limits: Limits, wanted: list[tuple[str,
     granted = grant({}, asked, limits)
     assert await ledger.hold(asked, limits, 60.0) == granted.taken
     assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == granted.use
+
+
+@given(steps=STEPS)
+async def test_after_any_storm_it_equals_what_is_live(steps: list[tuple[object, ...]]) -> None:
+    """Crashes, lost writes, expiry, flushes and two schedulers: reconciled it has the live set, and it reaches zero."""
+    await weather(Hands(), steps)

@@ -10,7 +10,7 @@ from llmos.pipelines.scheduling.snapshot import DeviceView, Group, Rules, Waitin
 from tests.unit.pipelines.scheduling.making import ECHO, LLAMA, device, key, snapshot, waiting
 
 BERT = Group("embed", "bert")
-ROUND_ROBIN = Rules(4.0, round_robin=True)
+ROUND_ROBIN = Rules(4.0, policy="round-robin")
 NOW = 1000.0
 
 
@@ -44,11 +44,11 @@ def places(chosen: list[Chosen]) -> list[tuple[int, str]]:
         ),
         pytest.param(
             [waiting(LLAMA, 1, weight=50)],
-            [device("a"), device("b", resident=frozenset({"llama"}), expected_seconds=60.0)], [(1, "a")],
+            [device("a"), device("b", resident=frozenset({"llama"}), work_seconds={"generate": 60.0})], [(1, "a")],
             id="loading beats a long queue",
         ),
         pytest.param(
-            [waiting(LLAMA, 1, 2, weight=50)], [device("a", expected_seconds=0.1), device("b")],
+            [waiting(LLAMA, 1, 2, weight=50)], [device("a", work_seconds={"generate": 0.1}), device("b")],
             [(1, "b"), (2, "b")], id="the second finds the model there",
         ),
         pytest.param(
@@ -56,7 +56,7 @@ def places(chosen: list[Chosen]) -> list[tuple[int, str]]:
             id="equals: the emptier device",
         ),
         pytest.param(
-            [waiting(ECHO, 1)], [device("a", utilisation=9.0), device("b", expected_seconds=5.0)], [(1, "b")],
+            [waiting(ECHO, 1)], [device("a", utilisation=9.0), device("b", work_seconds={"echo": 5.0})], [(1, "b")],
             id="a device above the limit lets another take it",
         ),
         pytest.param(
@@ -64,7 +64,7 @@ def places(chosen: list[Chosen]) -> list[tuple[int, str]]:
             id="but takes it where nobody else may",
         ),
         pytest.param(
-            [waiting(ECHO, 1)], [device("a", utilisation=9.0), device("b", utilisation=8.0, expected_seconds=1.0)],
+            [waiting(ECHO, 1)], [device("a", utilisation=9.0), device("b", utilisation=8.0, work_seconds={"echo": 1.0})],
             [(1, "a")], id="all above: as if there were no limit",
         ),
         pytest.param(
@@ -123,21 +123,21 @@ def test_held_counts_all_that_wait() -> None:
 
 def test_a_choice_tells_when_it_should_be_done() -> None:
     """Each choice sees those before it on its device: predictions grow, the service of each stays its own."""
-    measured = device("a", slots=2, window={"": 3}, mean_service_seconds={("", "echo"): 2.0}, expected_seconds=1.0)
+    measured = device("a", window={"": 3}, means={("", "echo"): 2.0}, work_seconds={"echo": 1.0})
     chosen = decide(snapshot([waiting(ECHO, 1, 2, 3)], [measured]), NOW).chosen
-    assert [entry.done_at - NOW for entry in chosen] == pytest.approx([2.5, 3.5, 4.5])
+    assert [entry.done_at - NOW for entry in chosen] == pytest.approx([3.0, 5.0, 7.0])
     assert [entry.service_seconds for entry in chosen] == [2.0, 2.0, 2.0]
 
 
 def test_round_robin_takes_turns_over_calls() -> None:
     """Whatever is known of the devices, the next in turn takes the task, and the turn outlives the call."""
     devices = [
-        device(name, window={"": 9}, expected_seconds=seconds) for name, seconds in (("a", 9), ("b", 0), ("c", 5))
+        device(name, window={"": 9}, work_seconds={"echo": seconds}) for name, seconds in (("a", 9), ("b", 0), ("c", 5))
     ]
     first = decide(snapshot([waiting(ECHO, 1, 2)], devices, ROUND_ROBIN), NOW)
-    assert (places(first.chosen), first.turn) == ([(1, "a"), (2, "b")], 2)
-    second = decide(snapshot([waiting(ECHO, 3, 4)], devices, ROUND_ROBIN, first.turn), NOW)
-    assert (places(second.chosen), second.turn) == ([(3, "c"), (4, "a")], 1)
+    assert (places(first.chosen), first.carried.turn) == ([(1, "a"), (2, "b")], 2)
+    second = decide(snapshot([waiting(ECHO, 3, 4)], devices, ROUND_ROBIN, first.carried), NOW)
+    assert (places(second.chosen), second.carried.turn) == ([(3, "c"), (4, "a")], 1)
 
 
 def test_round_robin_leaves_out_who_may_not() -> None:
@@ -155,13 +155,13 @@ def test_the_limit_of_utilisation_holds_nothing() -> None:
 def test_two_groups_of_one_model_share_its_load() -> None:
     """Once a task of a model is on its way to a device, others of the model find it resident there."""
     embed = Group("embed", "llama")
-    devices = [device("a", window={"": 9}), device("b", window={"": 9}, expected_seconds=0.2)]
+    devices = [device("a", window={"": 9}), device("b", window={"": 9}, work_seconds={"generate": 0.2})]
     decision = decide(snapshot([waiting(LLAMA, 1, weight=50), waiting(embed, 2, weight=50)], devices), NOW)
     assert places(decision.chosen) == [(1, "a"), (2, "a")]
 
 
 def test_models_do_not_stand_in_for_each_other() -> None:
     """Another model's being resident saves no load."""
-    devices = [device("a", resident=frozenset({"bert"}), expected_seconds=1.0), device("b")]
+    devices = [device("a", resident=frozenset({"bert"}), work_seconds={"embed": 1.0, "generate": 1.0}), device("b")]
     assert places(decide(snapshot([waiting(LLAMA, 1, weight=50)], devices), NOW).chosen) == [(1, "b")]
     assert places(decide(snapshot([waiting(BERT, 1, weight=50)], devices), NOW).chosen) == [(1, "a")]

@@ -6,17 +6,21 @@ from typing import Any
 
 import pytest
 
-from llmos.pipelines.scheduling.decision import Why
-from llmos.pipelines.scheduling.filters import FILTERS
+from llmos.pipelines.scheduling.decision import Prediction, Why
+from llmos.pipelines.scheduling.filters import FILTERS, NEAREST
 from llmos.pipelines.scheduling.filters.alive import alive
 from llmos.pipelines.scheduling.filters.alone import alone
 from llmos.pipelines.scheduling.filters.kinds import kinds
 from llmos.pipelines.scheduling.filters.memory import memory
 from llmos.pipelines.scheduling.filters.models import models
+from llmos.pipelines.scheduling.filters.pressure import pressure
+from llmos.pipelines.scheduling.filters.sooner import sooner
+from llmos.pipelines.scheduling.filters.switch import switch
 from llmos.pipelines.scheduling.filters.utilisation import utilisation
 from llmos.pipelines.scheduling.filters.window import window
+from llmos.pipelines.scheduling.seats import Seat
 from llmos.pipelines.scheduling.snapshot import Group
-from tests.unit.pipelines.scheduling.making import ECHO, LLAMA, RULES, device, waiting
+from tests.unit.pipelines.scheduling.making import ECHO, LLAMA, RULES, device, key, waiting
 
 SUSPECT = Group("generate", "llama", alone=True)
 
@@ -125,8 +129,71 @@ def test_utilisation(rho: float, why: Why | None) -> None:
     assert utilisation(device(utilisation=rho), waiting(ECHO, 1), RULES) == why
 
 
+def test_memory_counts_keys_and_values() -> None:
+    """What the model needs beside its weights counts, where it is known."""
+    needy = waiting(LLAMA, 1, weight=90)._replace(need_bytes=101)
+    assert memory(device(budget_bytes=100), needy, RULES) == Why("memory", 101, 100)
+
+
+@pytest.mark.parametrize(
+    ("group", "share", "resident", "why"),
+    [
+        (LLAMA, 0.5, (), None),
+        (LLAMA, 0.6, (), Why("pressure", 0.5, 0.6)),
+        (LLAMA, 0.6, ("llama",), None),
+        (ECHO, 0.9, (), None),
+    ],
+)
+def test_pressure(group: Group, share: float, resident: tuple[str, ...], why: Why | None) -> None:
+    """A machine short of memory loads nothing more; what is there runs."""
+    asked = device(memory_pressure=share, resident=frozenset(resident))
+    assert pressure(asked, waiting(group, 1), RULES) == why
+
+
+@pytest.mark.parametrize(
+    ("resident_bytes", "wanted", "waited", "why"),
+    [
+        pytest.param(60, {"bert": 15}, 1.0, Why("switch", 2.0, 1.0), id="it would drive out what others wait for"),
+        pytest.param(60, {"bert": 5}, 1.0, Why("switch", 2.0, 1.0), id="more urgent ones too"),
+        pytest.param(60, {"bert": 16}, 1.0, None, id="but not for less urgent ones"),
+        pytest.param(60, {"llama": 15}, 1.0, None, id="nobody waits for what is there"),
+        pytest.param(50, {"bert": 15}, 1.0, None, id="both fit"),
+        pytest.param(60, {"bert": 15}, 2.0, None, id="waited long enough"),
+    ],
+)
+def test_switch(resident_bytes: int, wanted: dict[str, int], waited: float, why: Why | None) -> None:
+    """Models that do not fit together stay for a while each."""
+    seat = Seat(device(budget_bytes=100, resident=frozenset({"bert"}), resident_bytes=resident_bytes))
+    assert switch(seat, waiting(LLAMA, 1, weight=50), key(7), wanted, 2.0, 7.0 + waited) == why
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "busy", "rather"),
+    [
+        pytest.param(10.0, [], 0, id="nobody is busy"),
+        pytest.param(10.0, [(0.0, Prediction(9.5, 0, 1, 1))], 0, id="waiting takes as long"),
+        pytest.param(11.0, [(0.0, Prediction(8.5, 0, 1, 1))], 1, id="one is sooner by waiting"),
+        pytest.param(11.0, [(0.0, Prediction(1.0, 0, 1, 2))], 5, id="five are, two seconds apart"),
+        pytest.param(11.0, [(7.0, Prediction(1.0, 0, 1, 2))], 1, id="others wait for it already"),
+        pytest.param(11.0, [(0.0, Prediction(8.5, 0, 1, 1)), (0.0, Prediction(7.5, 0, 1, 1))], 3, id="two devices"),
+    ],
+)
+def test_sooner(elsewhere: float, busy: list[tuple[float, Prediction]], rather: int) -> None:
+    """As many tasks wait as the busy devices would have done in a tenth less than the time elsewhere."""
+    assert sooner(elsewhere, busy, 1.1) == rather
+
+
 def test_the_first_refusal_is_the_cheapest_to_understand() -> None:
     """A dead device is asked nothing else: the filters run from the plainest reason to the finest."""
-    hopeless = device(alive=False, kinds=frozenset(), models=frozenset(), budget_bytes=0, in_flight_alone=1, window={})
-    whys = [criterion(hopeless, waiting(LLAMA, 1, weight=1), RULES) for criterion in FILTERS]
-    assert [why.rule for why in whys if why] == ["alive", "kind", "model", "memory", "alone", "window"]
+    hopeless = device(
+        "x",
+        memory_pressure=1.0,
+        alive=False,
+        kinds=frozenset(),
+        models=frozenset(),
+        budget_bytes=0,
+        in_flight_alone=1,
+        window={},
+    )
+    whys = [criterion(hopeless, waiting(LLAMA._replace(avoid="x"), 1, weight=1), RULES) for criterion in FILTERS]
+    assert tuple(why.rule for why in whys if why) == NEAREST[: len(FILTERS)]

@@ -14,9 +14,9 @@ from llmos.infra.settings import Settings
 from llmos.schemas import topics
 from llmos.schemas.admitted import Refusal
 from llmos.schemas.catalog import Model
-from llmos.schemas.control import CONTROL
+from llmos.schemas.control import CONTROL, Drain
 from llmos.schemas.epochs import EPOCHS
-from llmos.schemas.errors import EngineFailed
+from llmos.schemas.errors import ModelUnavailable
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import ErrorInfo, Head, Part, Task
 from llmos.schemas.partials import PARTIALS
@@ -99,9 +99,9 @@ class Office:
         )
         self.desk.heartbeat(message, self.clock.at)
 
-    def fail(self, task: LiveTask, message: str = "broken") -> None:
+    def fail(self, task: LiveTask, message: str = "broken", code: str = ModelUnavailable.code) -> None:
         """A worker says that the present attempt failed."""
-        error = ErrorInfo(code=EngineFailed.code, message=message, retryable=True)
+        error = ErrorInfo(code=code, message=message, retryable=True)
         self.desk.failed(
             TaskFailed(device=task.device, incarnation=task.incarnation, task=self.named(task), error=error),
             self.clock.at,
@@ -114,14 +114,20 @@ class Office:
     def die(self, device: str = "d", pid: int = 11, signal: int = 9) -> None:
         """A node says that the worker died."""
         self.desk.worker_died(
-            WorkerDied(device=device, node="n", pid=pid, at=self.clock.at, reason="killed", signal=signal)
+            WorkerDied(device=device, node="n", pid=pid, at=self.clock.at, reason="killed", signal=signal),
+            self.clock.at,
         )
+
+    def drain(self, device: str = "d", *, undo: bool = False) -> int:
+        """An operator drains a device, or undoes it."""
+        return self.desk.drain(Drain(device=device, at=self.clock.at, undo=undo))
 
     # what follows
 
     def take_turn(self, seconds: float = 0.0) -> float:
-        """A turn, so many seconds later; gives how long until the next."""
+        """A turn, so many seconds later, until when the log works; gives how long until the next."""
         self.clock.at += seconds
+        self.desk.own_word(self.clock.at)
         return self.turn.take(self.clock.at) - self.clock.at
 
     def task(self, s: int = 0, part: int = 0) -> LiveTask:

@@ -11,7 +11,7 @@ from llmos.schemas.epochs import Deaths
 from llmos.schemas.job import ErrorInfo, Task
 from llmos.schemas.partials import Outcome
 from llmos.schemas.telemetry import TaskFailed, TasksDone
-from llmos.services.scheduler.desk import RETRY_SECONDS
+from llmos.services.scheduler.job_desk import RETRY_SECONDS
 from tests.kit.bench import configured
 from tests.unit.services.scheduler.making import Office, attempt
 
@@ -122,6 +122,56 @@ async def test_an_outcome_of_any_attempt_counts(office: Office) -> None:
     assert office.states() == "done"
 
 
+# --- failures that the input itself may cause ---
+
+
+@pytest.mark.parametrize("code", ["engine_failed", "device_out_of_memory", "not_finite"])
+async def test_a_fault_is_tried_once_elsewhere(office: Office, code: str) -> None:
+    """On another device, though the one that failed it has room; the second fault is the outcome, as it is."""
+    task = dispatched(office)
+    office.beat("e")
+    office.fail(task, "no", code)
+    office.beat()
+    office.take_turn(RETRY_SECONDS)
+    assert (office.states(), task.device, task.group.avoid) == ("dispatched", "e", "d")
+    office.fail(task, "not here either", code)
+    (outcome,) = await office.sent("partials")
+    (item,) = outcome.items
+    assert (office.states(), item.error) == (
+        "ended", ErrorInfo(code=code, message="not here either", retryable=True),
+    )  # fmt: skip
+
+
+async def test_a_fault_is_tried_again_on_the_only_device(office: Office) -> None:
+    """Where no other device may run the task: none is there, drains, has the model or the kind."""
+    office.beat("e", kinds=["embed"])
+    task = dispatched(office)
+    office.fail(task, code="engine_failed")
+    office.take_turn(RETRY_SECONDS)
+    assert (office.states(), task.device, task.group.avoid) == ("dispatched", "d", "")
+
+
+@pytest.mark.parametrize("end", ["lost", "full"])
+async def test_a_task_comes_back_to_a_device_it_avoids(office: Office, end: str) -> None:
+    """When the other one is gone, or when that had no room for long."""
+    task = dispatched(office, kind="generate", model="m")
+    office.beat("e")
+    for s in range(1, 30):
+        office.submit(s, kind="generate", model="m")
+    office.take_turn()
+    office.fail(task, code="engine_failed")
+    if end == "lost":
+        office.die("e")
+        office.take_turn(0.6)
+    for _ in range(24 if end == "full" else 0):
+        for device in "de":
+            office.beat(device)
+        office.take_turn(0.5)
+        if office.clock.at < task.avoid_until:
+            assert (office.states(), task.group.avoid) == ("retrying", "d")
+    assert task.group.avoid == ""
+
+
 # --- workers that die ---
 
 
@@ -207,6 +257,9 @@ async def test_a_silent_worker_is_lost(office: Office) -> None:
     office.take_turn(0.6)
     assert (task.device, task.deaths, office.desk.fleet.get("d")) == ("e", 0, None)
     assert [work.task.epoch for work in await office.sent("work.e")] == [attempt(2)]
+    (fence,) = await office.sent("control")
+    assert (fence.device, fence.node, fence.incarnation, fence.pid) == ("d", "n", 3, 11)
+    assert "silent" in fence.reason
 
 
 # --- tasks that are not listed, and tasks that are found ---

@@ -14,7 +14,8 @@ from llmos.services.scheduler.jobs import Jobs, LiveJob, LiveTask
 from tests.kit.bench import NOW, head
 from tests.unit.services.scheduler.making import job_of
 
-ECHO = Group("echo", "")
+ECHO = Group("echo", "", tenant="demo", level=15)
+"""Standard lane, the default priority."""
 
 
 def add(jobs: Jobs, s: int, parts: int = 1, deadline: float = NOW + 100, **fields: Any) -> LiveJob:
@@ -33,14 +34,22 @@ def order(jobs: Jobs) -> dict[Group, list[tuple[int, int]]]:
 
 
 def test_groups_wait_each_in_order() -> None:
-    """Kind and model make the group; within it lane, priority, deadline and arrival decide, not the order of coming."""
+    """Kind, model, tenant, lane and priority make the group; within it the due time and arrival decide, not the order of
+    coming."""
     jobs = Jobs()
     add(jobs, 1, parts=2)
     add(jobs, 2, priority=9)
     add(jobs, 3, lane="interactive")
     add(jobs, 4, deadline=NOW + 50)
     add(jobs, 5, kind="generate", model="m")
-    assert order(jobs) == {ECHO: [(3, 0), (2, 0), (4, 0), (1, 0), (1, 1)], Group("generate", "m"): [(5, 0)]}
+    add(jobs, 6, tenant="acme")
+    assert order(jobs) == {
+        ECHO: [(4, 0), (1, 0), (1, 1)],
+        ECHO._replace(level=10): [(2, 0)],
+        ECHO._replace(level=5): [(3, 0)],
+        ECHO._replace(kind="generate", model="m"): [(5, 0)],
+        ECHO._replace(tenant="acme"): [(6, 0)],
+    }
 
 
 def test_waiting_twice_is_waiting_once() -> None:
@@ -120,17 +129,21 @@ def test_a_refusal_never_expires() -> None:
     assert (jobs.next_time(), jobs.expired(NOW + 99)) == (None, [])
 
 
-def test_a_suspect_is_put_into_a_group_of_its_own() -> None:
-    """Only while it does not wait, else it would be lost in the other group's list."""
+def test_a_task_is_put_into_another_group() -> None:
+    """Where it waits it keeps its place in the order, and leaves nothing in its old group; at work it may not."""
     jobs = Jobs()
-    (task,) = add(jobs, 1).tasks
-    alone = Group("echo", "", alone=True)
+    (task,), _, (other,) = (add(jobs, s).tasks for s in (1, 2, 3))
+    alone = task.group._replace(alone=True)
+    jobs.regroup(other, alone)
+    jobs.regroup(task, alone)
+    assert order(jobs) == {ECHO: [(2, 0)], alone: [(1, 0), (3, 0)]}
+    assert jobs.waiting_by_lane["standard"] == 3
+    jobs.leave(task)
+    jobs.regroup(task, ECHO)
+    assert order(jobs) == {ECHO: [(2, 0)], alone: [(3, 0)]}
+    task.become("dispatched")
     with pytest.raises(AssertionError):
         jobs.regroup(task, alone)
-    jobs.leave(task)
-    jobs.regroup(task, alone)
-    jobs.wait(task)
-    assert order(jobs) == {alone: [(1, 0)]}
 
 
 @pytest.mark.parametrize("before", TASK)

@@ -101,6 +101,7 @@ async def test_a_silent_device_is_looked_for_now_and_then() -> None:
     office.take_turn()
     assert office.take_turn(0.1) <= SILENCE_LOOK_SECONDS
     for _ in range(4):
+        office.desk.own_word(office.clock.at + STANDSTILL_SECONDS * 0.7)
         office.take_turn(STANDSTILL_SECONDS * 0.7)
     assert (office.desk.fleet.get("d"), office.states()) == (None, "retrying")
 
@@ -114,6 +115,7 @@ async def test_a_scheduler_that_stood_still_hears_first() -> None:
     office.take_turn(60.0)
     assert office.states() == "dispatched"
     for _ in range(4):
+        office.desk.own_word(office.clock.at + STANDSTILL_SECONDS * 0.7)
         office.take_turn(STANDSTILL_SECONDS * 0.7)
     assert office.states() == "retrying"
 
@@ -167,7 +169,7 @@ async def test_a_jobs_view_says_what_each_part_waits_for(office: Office) -> None
     office.submit(1)
     office.beat()
     office.take_turn()
-    waiting, running = jobs_view(list(office.desk.jobs.live.values()), office.turn.held)
+    waiting, running = jobs_view(list(office.desk.jobs.live.values()), office.turn.explain)
     assert (waiting["state"], running["state"]) == ("waiting", "running")
     assert [(part["part"], part["rule"], part["need"], part["have"]) for part in waiting["parts"]] == [
         (0, "kind", 1, 0),
