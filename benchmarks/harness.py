@@ -27,6 +27,8 @@ class Row(NamedTuple):
     peer_value: float
     target: str
     """What the ratio should be: `<= 2` or `>= 0.35`; empty: no target."""
+    note: str = ""
+    """What must be known beside it: the load, the share that was completed."""
 
     @property
     def ratio(self) -> float:
@@ -74,6 +76,7 @@ def write(name: str, rows: Sequence[Row], at: dict[str, object]) -> Path:
                 "ratio": round(row.ratio, 3),
                 "target": row.target,
                 "ok": row.ok,
+                "note": row.note,
             }
             for row in rows
         ],
@@ -86,8 +89,8 @@ def write(name: str, rows: Sequence[Row], at: dict[str, object]) -> Path:
 def show(name: str, rows: Sequence[Row], console: Console) -> None:
     """Prints the table."""
     table = Table(title=name)
-    for column in ("what", "value", "peer", "ratio", "target", ""):
-        table.add_column(column, justify="left" if column in ("what", "peer", "target") else "right")
+    for column in ("what", "value", "peer", "ratio", "target", "", "note"):
+        table.add_column(column, justify="left" if column in ("what", "peer", "target", "note") else "right")
     for row in rows:
         verdict = {True: "ok", False: "missed", None: ""}[row.ok]
         table.add_row(
@@ -97,6 +100,7 @@ def show(name: str, rows: Sequence[Row], console: Console) -> None:
             f"{row.ratio:.2f}",
             row.target,
             verdict,
+            row.note,
         )
     console.print(table)
 

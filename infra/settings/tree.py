@@ -111,17 +111,49 @@ class Verify(_Group):
 class Scheduler(_Group):
     """Which job, on which device, when."""
 
-    policy: Literal["completion", "round-robin"] = Field(
-        "completion", description="completion: least predicted completion time; round-robin: the baseline"
+    policy: Literal["completion", "round-robin", "random", "shortest-queue", "two-choices", "least-work"] = Field(
+        "completion", description="completion: least predicted completion time; the others are baselines"
     )
     utilisation_limit: Positive = Field(
         4.0, description="a device whose ρ is above this takes no task while another may"
     )
     window_factor: AtLeastOne = Field(
-        2, description="tasks in flight per device, as a multiple of the slots it reports"
+        2, description="with how many tasks in flight per device windows begin, as a multiple of the slots it reports"
     )
     echo_window: AtLeastOne = Field(512, description="echo tasks in flight per device")
-    heartbeat_timeout_seconds: Positive = Field(5.0, description="a worker unheard of for this long is taken for lost")
+    delay_target_seconds: Positive = Field(
+        0.25, description="how long tasks may wait on a device before they begin: windows shrink above it, grow below"
+    )
+    ageing_seconds: Positive = Field(
+        15.0,
+        description="a task is overdue, and gets one choice in four, after waiting so long for each level from its "
+        "own (lane × 10 + 9 − priority) up",
+    )
+    sooner_margin: Annotated[float, Field(ge=1)] = Field(
+        1.1, description="a task waits for a busy device if it would take so many times as long at once elsewhere"
+    )
+    switch_loads: Annotated[float, Field(ge=0)] = Field(
+        2.0, description="models that do not fit together take turns on a device for at least so many loads' time"
+    )
+    memory_pressure_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5, description="nothing is loaded on a machine that waits for memory for more than this share of its time"
+    )
+    deadline_margin: Annotated[float, Field(ge=1)] = Field(
+        1.5, description="a job is refused when it is predicted to take so many times the time it has"
+    )
+    deadline_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.6, description="how sure a prediction must be (0 … 1) for a job to be refused by it"
+    )
+    record: Literal["none", "choices", "inputs"] = Field(
+        "choices",
+        description="what telemetry tells of decisions: choices about tasks with models, or all that the policy saw too",
+    )
+    speed_half_life_seconds: Positive = Field(
+        3.0, description="busy seconds after which half of a device's change of speed is believed; a drop is at once"
+    )
+    heartbeat_timeout_seconds: Positive = Field(
+        2.5, description="a worker unheard of for this long is given up: fenced, its tasks tried elsewhere"
+    )
     dispatch_grace_seconds: Positive = Field(
         5.0, description="a dispatched task that no heartbeat lists after this long is dispatched again"
     )
@@ -150,10 +182,16 @@ class Worker(_Group):
 
     device: str = Field(
         "cpu:0/1",
-        description="the device of this process: `cpu:k/n` is share k of the CPU's cores split into n",
+        description="the device of this process: `cpu:k/n` is share k of the CPU's cores split into n, `cuda:k/n` the accelerator with index k of n; see docs/devices.md",
     )
     budget_bytes: AtLeastOne = Field(1024 * 1024 * 1024, description="memory for resident models per device, in bytes")
     slots: AtLeastOne = Field(16, description="sequences that generate together")
+    context_tokens: Annotated[int, Field(ge=0)] = Field(
+        0, description="tokens of a sequence at most, prompt included; 0: as many as the model holds"
+    )
+    cache_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.25, description="part of budget_bytes that the keys and values of one model may take"
+    )
     embed_batch: AtLeastOne = Field(64, description="texts embedded in one batch")
     heartbeat_seconds: Positive = Field(0.5, description="time between heartbeats")
     done_seconds: Positive = Field(60.0, description="how long heartbeats list a finished task")
@@ -173,7 +211,15 @@ class Node(_Group):
         "node-0", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="name of the machine, part of device names"
     )
     cpu_devices: Annotated[int, Field(ge=0)] = Field(2, description="how many devices the CPU's cores are split into")
+    devices: list[str] = Field(
+        [],
+        description="the devices of this machine, each as worker.device names it; empty: cpu_devices shares of the CPU and all accelerators that are found",
+    )
     models_directories: list[Path] = Field([], description="directories of model directories, beside those that ship")
+    models_watch_seconds: Positive = Field(
+        2.0,
+        description="how often the models directories are looked at; what changes is taken once it was quiet so long",
+    )
     restart_seconds: Positive = Field(
         0.2,
         description="back-off before the first restart of a dead child; doubles up to restart_limit_seconds",

@@ -15,11 +15,11 @@ import structlog
 import typer
 from typer.core import TyperGroup
 
-from llmos.cli import asking, demo_start, jobs, running, setup
+from llmos.cli import asking, demo_start, device_commands, job_commands, jobs, model_commands, running, setup
 from llmos.cli.overrides import parse_overrides
 from llmos.cli.session import Session, use_config
 from llmos.cli.showing import error_object
-from llmos.client.errors import DeadLettered, JobFailed
+from llmos.client.errors import CommandRefused, DeadLettered, JobFailed
 from llmos.schemas.errors import FailedError, LlmosError, OperatorError, RefusedError
 
 BUG = 70
@@ -46,7 +46,7 @@ def exit_code(problem: LlmosError) -> int:
     """The exit code of an error."""
     if isinstance(problem, OperatorError):
         return OPERATOR
-    return 2 if isinstance(problem, RefusedError | FailedError | JobFailed | DeadLettered) else 1
+    return 2 if isinstance(problem, RefusedError | FailedError | JobFailed | DeadLettered | CommandRefused) else 1
 
 
 app = typer.Typer(
@@ -83,6 +83,9 @@ def options(
 
 running.add_to(app)
 jobs.add_to(app)
+job_commands.add_to(app)
+model_commands.add_to(app)
+device_commands.add_to(app)
 asking.add_to(app)
 setup.add_to(app)
 demo_start.add_to(app)

@@ -111,7 +111,7 @@ def models(settings: Settings) -> Check:
         return Check("models", False, str(problem))
     names = ", ".join(sorted(manifest.name for manifest in scan.models.values()))
     if scan.damaged:
-        return Check("models", False, "; ".join(str(problem) for _, problem in scan.damaged))
+        return Check("models", False, "; ".join(str(damaged.problem) for damaged in scan.damaged))
     if not names:
         return Check("models", False, "none; install llmos[demo] or name directories in node.models_directories")
     return Check("models", True, names)

@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import llmos
-from llmos.cli import demo_report, tables
-from llmos.cli.asking import read_reply
+from llmos.cli import demo_report, device_tables
+from llmos.cli.catalog import read_reply
 from llmos.cli.demo_jobs import ANSWER_SECONDS, TENANTS, Answered, send_and_wait, workload
 from llmos.cli.demo_reader import witness
 from llmos.cli.inputs import MODELS
+from llmos.cli.printer import StreamPrinter
 from llmos.cli.session import Session
-from llmos.cli.showing import StreamPrinter
 from llmos.client import Client, EmbedInput, Final, GenerateInput, TokenText
 from llmos.infra.runtime.deadline import Deadline
 from llmos.infra.settings import Settings
@@ -51,8 +51,8 @@ async def tour(session: Session, settings: Settings, jobs: int) -> bool:
     _title(session, "counted by an independent reader, and where the time went")
     session.out.print(demo_report.summary(verdict, answers, first_token_seconds))
     session.out.print(demo_report.latencies(answers))
-    session.out.print(tables.devices(report.devices))
-    session.out.print(tables.rates(report.devices))
+    session.out.print(device_tables.devices(report.devices))
+    session.out.print(device_tables.rates(report.devices))
     for problem in verdict.problems:
         session.err.print(problem, style="red", markup=False)
     if not verdict.problems:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from llmos.schemas.errors import InvalidRequest
-from llmos.schemas.tasks import INPUTS
+from llmos.schemas.tasks import INPUTS, ChatMessage, GenerateInput
 
 MODELS = {"generate": "shakespeare-decoder", "embed": "minilm-l6-v2"}
 """The model of a kind where none is named: those that ship. Other kinds need none, or it must be named."""
 
+ROLES: tuple[str, ...] = get_args(get_type_hints(ChatMessage)["role"])
 STDIN = "-"
 _TEXTS = ("prompt", "text")
 _PATH = re.compile(r" - at `\$\.(\w+)\S*`$")
@@ -52,20 +53,36 @@ def _word(word: str) -> str:
     return word
 
 
+def messages_of(system: str | None, turns: Sequence[str]) -> list[dict[str, str]]:
+    """A conversation: the system's words, if any, then the turns, each `role:text` or the user's text.
+
+    A turn of the user that begins with the name of a role and a colon is written with `user:` before it.
+    """
+    found = [] if system is None else [{"role": "system", "content": _word(system)}]
+    for turn in turns:
+        role, colon, content = _word(turn).partition(":")
+        if colon and role in ROLES:
+            found.append({"role": role, "content": content})
+        else:
+            found.append({"role": "user", "content": turn})
+    return found
+
+
 def input_of(kind: str, texts: Sequence[str], options: Mapping[str, Any], more: Iterable[str] = ()) -> msgspec.Struct:
     """The kind's input: one text as such, several as a list, in the field `prompt` or `text`, else in the first one.
 
     `options` are flags, left out where None or where the kind has no such field; `more` are `name=value`, the value as
-    JSON or else as text.
+    JSON or else as text. Without texts the field is left as it is by default: a conversation takes its place.
 
     Raises:
         InvalidRequest: a value is out of its bounds, or the kind has no such field.
     """
     type_ = INPUTS[kind]
     fields = type_.__struct_fields__
-    values: dict[str, Any] = {
-        next((name for name in _TEXTS if name in fields), fields[0]): texts[0] if len(texts) == 1 else list(texts)
-    }
+    values: dict[str, Any] = {}
+    if texts:
+        name = next((name for name in _TEXTS if name in fields), fields[0])
+        values[name] = texts[0] if len(texts) == 1 else list(texts)
     values |= {name: value for name, value in options.items() if value is not None and name in fields}
     for text in more:
         name, equals, value = text.partition("=")
@@ -73,6 +90,10 @@ def input_of(kind: str, texts: Sequence[str], options: Mapping[str, Any], more: 
             problem = f"write it as name=value; {kind} has {', '.join(fields)}"
             raise InvalidRequest(where=f"--set-input {text}", problem=problem)
         values[name] = _value(value)
+    if type_ is not GenerateInput and options.get("messages"):
+        raise InvalidRequest(where="--message", problem=f"{kind} takes texts and no conversation")
+    if texts and options.get("messages"):
+        raise InvalidRequest(where="--message", problem="there is a text, too; give either texts or a conversation")
     try:
         return msgspec.convert(values, type=type_)
     except msgspec.ValidationError as problem:

@@ -10,13 +10,15 @@ from typing import Annotated
 
 import typer
 
-from llmos.cli.inputs import MODELS, in_words_of_flags, input_of, texts_of
+from llmos.cli.inputs import MODELS, in_words_of_flags, input_of, messages_of, texts_of
+from llmos.cli.options import JobArgument, Json, Patience, SecretFile, Tenant
+from llmos.cli.printer import StreamPrinter
 from llmos.cli.session import Session, run, session_of
-from llmos.cli.showing import StreamPrinter, event_object, show_answer
+from llmos.cli.showing import event_object, show_answer
 from llmos.client import Answer, Client, Final, JobFailed, JobRef, NoSuchJob, Reference, Task, parse_reference
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.job import Events
-from llmos.schemas.limits import OUTPUT_TOKENS, TIMEOUT_SECONDS
+from llmos.schemas.limits import CHOICES, OUTPUT_TOKENS, TIMEOUT_SECONDS, TOP_LOGPROBS
 from llmos.schemas.tasks import KindName
 
 
@@ -26,26 +28,6 @@ class LaneChoice(StrEnum):
     INTERACTIVE = "interactive"
     STANDARD = "standard"
     BATCH = "batch"
-
-
-JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="A job id, or job@topic:partition:offset as submit printed it.")
-]
-Tenant = Annotated[str, typer.Option(help="Who asks.")]
-SecretFile = Annotated[
-    Path | None, typer.Option(help="File with the tenant's secret in hexadecimal, where it must sign.")
-]
-
-
-def _note_json(context: typer.Context, value: bool) -> bool:
-    session_of(context).json = value
-    return value
-
-
-Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object a line; errors too.", callback=_note_json, is_eager=True)
-]
-Wait = Annotated[float, typer.Option(min=0, help="How long to wait for the end, in seconds.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,8 +42,8 @@ def submit_command(
     context: typer.Context,
     kind: Annotated[KindName, typer.Argument(help="What to do.")],
     text: Annotated[
-        list[str], typer.Argument(help="One text, or several as a list; - reads lines from standard input.")
-    ],
+        list[str] | None, typer.Argument(help="One text, or several as a list; - reads lines from standard input.")
+    ] = None,
     model: Annotated[
         str, typer.Option(help="Name, alias or identity; by default the model that ships for the kind.")
     ] = "",
@@ -78,6 +60,32 @@ def submit_command(
     temperature: Annotated[float, typer.Option(min=0, max=10, help="generate: 0 takes the likeliest token.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="generate: of the random choice.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="generate: ends before this text; repeatable.")] = None,
+    message: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[ROLE:]TEXT", help="generate: a turn of a conversation, by the user if no role; repeatable."
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="generate: the conversation's first turn, by the system.")] = None,
+    n: Annotated[int, typer.Option("--n", min=1, max=CHOICES, help="generate: outputs per text.")] = 1,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(min=0, max=TOP_LOGPROBS, help="generate: log-probabilities, and of so many likeliest tokens."),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=0, help="generate: only so many likeliest tokens; 0: all.")] = 0,
+    top_p: Annotated[float, typer.Option(max=1, help="generate: only the likeliest that make up this share.")] = 1.0,
+    min_p: Annotated[
+        float, typer.Option(min=0, max=1, help="generate: no token less likely than this share of the likeliest.")
+    ] = 0.0,
+    presence_penalty: Annotated[
+        float, typer.Option(min=-2, max=2, help="generate: off the logits of tokens that the output has.")
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float, typer.Option(min=-2, max=2, help="generate: the same, once for each time that it has them.")
+    ] = 0.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(max=10, help="generate: divides the logits of tokens that were there; 1: none.")
+    ] = 1.0,
     set_input: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other field of the kind's input; repeatable.")
     ] = None,
@@ -86,12 +94,19 @@ def submit_command(
 ) -> None:
     """Send a job and show its answer."""
     session = session_of(context)
-    texts = texts_of(text, sys.stdin.buffer)
+    messages = messages_of(system, message or ())
+    texts = texts_of(text or (), sys.stdin.buffer) if text or not messages else []
     events: Events = "tokens" if stream else "states"
-    options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed, "stop": stop}
+    options = {
+        "messages": messages or None, "max_tokens": max_tokens, "temperature": temperature, "seed": seed, "stop": stop,
+        "n": n, "logprobs": logprobs, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "presence_penalty": presence_penalty, "frequency_penalty": frequency_penalty,
+        "repetition_penalty": repetition_penalty,
+    }  # fmt: skip
+    input_ = input_of(kind, texts, options, set_input or ())
     task = Task(
         kind=kind,
-        input=input_of(kind, texts, options, set_input or ()),
+        input=input_,
         model=model or MODELS.get(kind, ""),
         lane=lane.value,
         priority=priority,
@@ -99,7 +114,8 @@ def submit_command(
         idempotency_key=idempotency_key,
         events=events,
     )
-    run(_submit(session, task, tenant, secret_file, outputs=len(texts), wait=wait, stream=stream, json=json))
+    outputs = max(len(texts), 1) * getattr(input_, "n", 1)
+    run(_submit(session, task, tenant, secret_file, outputs=outputs, wait=wait, stream=stream, json=json))
 
 
 async def _submit(
@@ -135,7 +151,7 @@ async def _submit(
             _check(answer)
 
 
-def attach_command(context: typer.Context, job: JobArgument, timeout: Wait = 600.0, json: Json = False) -> None:
+def attach_command(context: typer.Context, job: JobArgument, timeout: Patience = 600.0, json: Json = False) -> None:
     """Follow a job's stream to its end; also after it has ended."""
     session = session_of(context)
 
@@ -165,7 +181,7 @@ async def _follow(
         _check(answer)
 
 
-def result_command(context: typer.Context, job: JobArgument, timeout: Wait = 600.0, json: Json = False) -> None:
+def result_command(context: typer.Context, job: JobArgument, timeout: Patience = 600.0, json: Json = False) -> None:
     """Show a job's answer; waits for it where it is not there yet."""
     session = session_of(context)
 

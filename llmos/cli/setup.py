@@ -14,7 +14,7 @@ from llmos.cli import tables
 from llmos.cli.attach import attach_settings
 from llmos.cli.checks import all_checks
 from llmos.cli.first_start import first_start
-from llmos.cli.jobs import Json
+from llmos.cli.options import Json
 from llmos.cli.origins import rows
 from llmos.cli.session import run, session_of, settings_file
 from llmos.infra.crypto.keyring import Keyring

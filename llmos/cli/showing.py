@@ -1,4 +1,4 @@
-"""Answers and streams on a terminal or as JSON, one object a line."""
+"""Answers and events as lines for people or as JSON, one object a line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import msgspec
 from rich.text import Text
 
 from llmos.cli.session import Session
-from llmos.client import Answer, Event, Final, JobRef, Moved, StateChanged, TokenText
-from llmos.client.outputs import Output, outputs, texts
+from llmos.client import Answer, CommandRefused, Event, Final, JobRef, Moved, StateChanged, TokenText
+from llmos.client.outputs import Output, outputs
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import ErrorInfo, error_info
 from llmos.schemas.tasks import EmbedOutput
@@ -50,7 +50,9 @@ def _output_object(output: Output) -> dict[str, Any]:
 
 
 def error_object(error: LlmosError | ErrorInfo) -> dict[str, Any]:
-    """An error as a JSON object, always with code, message and retryable."""
+    """An error as a JSON object, always with code, message and retryable; of a refused command the scheduler's own."""
+    if isinstance(error, CommandRefused):
+        error = error.error
     return msgspec.structs.asdict(error if isinstance(error, ErrorInfo) else error_info(error))
 
 
@@ -74,6 +76,18 @@ def show_answer(session: Session, answer: Answer, *, json: bool, shown: bool = F
     for index, output in enumerate(found):
         if not shown or isinstance(output, ErrorInfo):
             session.out.print(Text(_line(output) if len(found) == 1 else f"[{index}] {_line(output)}"))
+        for line in _logprobs(output):
+            session.note(line)
+
+
+def _logprobs(output: Output) -> list[str]:
+    """The log-probabilities of an output's tokens, a line each, with what else was likely there."""
+    found = getattr(output, "logprobs", None) or []
+    return [
+        f"{entry.logprob:9.4f}  {entry.text!r}"
+        + "".join(f"  {top.text!r} {top.logprob:.4f}" for top in entry.top if top.token != entry.token)
+        for entry in found
+    ]
 
 
 def _line(output: Output) -> str:
@@ -85,87 +99,3 @@ def _line(output: Output) -> str:
         return f"{len(output.embedding)} numbers: {some}{rest}"
     text = getattr(output, "text", None)
     return text if isinstance(text, str) else msgspec.json.encode(output).decode()
-
-
-class StreamPrinter:
-    """Shows a stream's events as they come: text on standard output, states beside it.
-
-    Of several outputs one is shown as it grows; the others wait until it has ended, each then at its own line.
-    """
-
-    def __init__(self, session: Session, *, outputs: int = 1, states: bool = True) -> None:
-        self._session = session
-        self._numbered = outputs > 1
-        self._states = states
-        self._live: int | None = None
-        """The output whose line is under way."""
-        self._texts: dict[int, str] = {}
-        """What is known of the outputs that are not on the terminal yet."""
-        self._ended: set[int] = set()
-
-    def show(self, event: Event) -> None:
-        """Shows one event."""
-        if isinstance(event, StateChanged):
-            if self._states and self._live is None:
-                self._session.note(_state_line(event))
-        elif isinstance(event, Final):
-            self._final(event)
-        else:
-            if isinstance(event, Moved) and event.output_index == self._live:
-                self._newline()
-                self._session.note("moved to another device; what is shown of it now replaces the line before")
-            self._append(event)
-
-    def _append(self, event: TokenText | Moved) -> None:
-        index = event.output_index
-        if isinstance(event, TokenText) and index == self._live:
-            self._write(event.text)
-        elif isinstance(event, Moved):
-            self._texts[index] = event.text
-            self._ended.discard(index)
-        else:
-            self._texts[index] = self._texts.get(index, "") + event.text
-        if isinstance(event, TokenText) and event.finish:
-            self._ended.add(index)
-        if self._live is None or (self._live == index and index in self._ended):
-            self._next()
-
-    def _next(self) -> None:
-        """Ends the line under way, shows the outputs that have ended, and goes on with one that has not."""
-        self._newline()
-        for index in sorted(self._texts):
-            self._begin(index)
-            if index not in self._ended:
-                return
-            self._newline()
-
-    def _begin(self, index: int) -> None:
-        self._live = index
-        if index or self._numbered:
-            self._write(f"[{index}] ")
-        self._write(self._texts.pop(index))
-
-    def _final(self, final: Final) -> None:
-        has_texts = final.answer.status == "completed" and bool(texts(final.answer))
-        if has_texts:
-            self._texts |= final.replaced
-            self._ended |= set(self._texts)
-            self._next()
-        self._newline()
-        show_answer(self._session, final.answer, json=False, shown=has_texts)
-
-    def _write(self, text: str) -> None:
-        self._session.out.file.write(text)
-        self._session.out.file.flush()
-
-    def _newline(self) -> None:
-        if self._live is not None:
-            self._write("\n")
-            self._live = None
-
-
-def _state_line(event: StateChanged) -> str:
-    parts = [event.state, f"on {event.device}" if event.device else "", event.detail]
-    if event.of:
-        parts.append(f"{event.done / event.of:.0%} of {event.of} bytes")
-    return " ".join(part for part in parts if part)

@@ -81,7 +81,7 @@ class Assembler:
             return []
         sources[event.source] = (event.sequence, event)
         self._state = (event.epoch, sources)
-        return [StateChanged(event.state, event.device, event.detail, event.at, event.done, event.of)]
+        return [_shown(event)]
 
     def complete(self, answer: Answer) -> bool:
         """Whether all text of `answer` is shown, so that nothing on the stream can add to it."""
@@ -103,3 +103,19 @@ class Assembler:
             if output is None or output.epoch not in epochs or output.text != text:
                 replaced[index] = text
         return Final(answer, replaced)
+
+
+def _shown(event: State) -> StateChanged:
+    return StateChanged(
+        state=event.state,
+        device=event.device,
+        detail=event.detail,
+        at=event.at,
+        done=event.done,
+        of=event.of,
+        rule=event.rule,
+        need=event.need,
+        have=event.have,
+        position=event.position,
+        predicted_start_at=event.predicted_start_at,
+    )

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from llmos.client.building import Input, Task
-from llmos.client.client import Client, What
+from llmos.client.client import Client, Command, What
 from llmos.client.events import Event
 from llmos.client.outputs import Output
 from llmos.client.references import Reference, Submission
@@ -89,9 +89,23 @@ class BlockingClient:
         """As `Client.query`."""
         return self._run(self._client.query(what, job=job, timeout=timeout))
 
+    def command(
+        self, what: Command, model: str = "", *, alias: str = "", device: str = "", timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """As `Client.command`."""
+        return self._run(self._client.command(what, model, alias=alias, device=device, timeout=timeout))
+
+    def drain(self, device: str, *, undo: bool = False, timeout: float = 10.0) -> dict[str, Any]:
+        """As `Client.drain`."""
+        return self._run(self._client.drain(device, undo=undo, timeout=timeout))
+
     def outputs(self, answer: Answer) -> list[Output]:
         """As `Client.outputs`."""
         return self._client.outputs(answer)
+
+    def choices(self, answer: Answer, n: int) -> list[list[Output]]:
+        """As `Client.choices`."""
+        return self._client.choices(answer, n)
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop is None:

@@ -15,7 +15,7 @@ from llmos.schemas.errors import InvalidRequest, Malformed, TooLarge
 from llmos.schemas.job import Events, Lane
 from llmos.schemas.limits import PAYLOAD_BYTES
 from llmos.schemas.requests import REQUESTS, Request, signed_bytes
-from llmos.schemas.tasks import INPUTS
+from llmos.schemas.tasks import INPUTS, GenerateInput
 
 Input = msgspec.Struct | Mapping[str, Any]
 """One of `llmos.schemas.tasks`, or a map with the same fields."""
@@ -81,7 +81,9 @@ def _payload(task: Task) -> bytes:
     try:
         if type_ is not None:
             # A round trip, since structs do not check their fields when they are made.
-            msgspec.convert(msgspec.to_builtins(task.input), type=type_)
+            read = msgspec.convert(msgspec.to_builtins(task.input), type=type_)
+            if isinstance(read, GenerateInput) and read.prompt and read.messages:
+                raise InvalidRequest(where="input", problem="it has both a prompt and messages; send one of them")
         payload = msgspec.msgpack.encode(task.input)
     except (msgspec.ValidationError, TypeError) as problem:
         raise InvalidRequest(where="input", problem=str(problem)) from None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -18,31 +17,31 @@ from llmos.client.building import Built, Input, Task, build
 from llmos.client.errors import JobFailed, NoAnswer, NoReply, NoSuchJob, QueryRefused
 from llmos.client.events import Event, Final
 from llmos.client.matching import Board
-from llmos.client.outputs import Output, outputs
+from llmos.client.outputs import Output, choices, outputs
 from llmos.client.queries import Queries
 from llmos.client.references import JobRef, Reference, Submission, pointed, reference_of
 from llmos.client.results import Results, requested, search
+from llmos.client.sending import Sender
 from llmos.client.streams import follow
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.log.port import Log, Out, Place
 from llmos.infra.settings import Settings, load
 from llmos.infra.settings.tree import Kafka
-from llmos.schemas import ids, topics
+from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.control import Cancel, Query, signed_control
+from llmos.schemas.control import Cancel, Drain, ModelCommand, Query, signed_control
 from llmos.schemas.errors import BadSetting, OperatorError
 from llmos.schemas.job import Events, Lane, Origin
 from llmos.schemas.results import Answer
 
-ENDS_SECONDS = 1.0
-"""For this long the ends of `stream` and `results` that were read last count as "before the submission"."""
 SEND_TOGETHER = 1000
 """Requests of `submit_many` under way at once."""
 
 _SILENT = logging.NullHandler()
 
-What = Literal["status", "job", "jobs", "devices", "models"]
+What = Literal["status", "job", "jobs", "explain", "devices", "models"]
+Command = Literal["alias", "unalias", "pin", "unpin", "load", "unload", "verify"]
 
 
 class Client:
@@ -78,6 +77,7 @@ class Client:
         self._now: Callable[[], float] = time.time
         self._log: Log | None = None
         self._owns_log = True
+        self._sender: Sender | None = None
 
     @classmethod
     def over(
@@ -102,11 +102,7 @@ class Client:
         self._board = Board()
         self._results = Results(self._log, self._board)
         self._queries = Queries(self._log, self.tenant)
-        self._turns: dict[str, int] = {}
-        self._partitions: dict[str, int] = {}
-        self._ends: dict[Place, int] = {}
-        self._ends_until = float("-inf")
-        self._reading_ends = asyncio.Lock()
+        self._sender = Sender(self._log, self._board, self._results, self.tenant)
         return self
 
     async def __aexit__(
@@ -145,7 +141,7 @@ class Client:
             Ambiguous: nobody knows whether the log has it; send it again with the same `request_id`, by a new client.
         """
         task = Task(kind, input, model, lane, priority, timeout, idempotency_key, events, request_id)
-        return await self._send(self._build(task))
+        return await self._sends.send(self._build(task))
 
     async def submit_many(self, tasks: Iterable[Task]) -> list[Submission]:
         """Sends many requests in batches; the submissions are in their order.
@@ -155,7 +151,9 @@ class Client:
         submissions: list[Submission] = []
         waiting = iter(tasks)
         while some := list(itertools.islice(waiting, SEND_TOGETHER)):
-            sent = await asyncio.gather(*map(self._send, [self._build(task) for task in some]), return_exceptions=True)
+            sent = await asyncio.gather(
+                *map(self._sends.send, [self._build(task) for task in some]), return_exceptions=True
+            )
             for outcome in sent:
                 if isinstance(outcome, BaseException):
                     raise outcome
@@ -190,7 +188,7 @@ class Client:
         if ref.origin is not None and (found := self._board.find(ref.origin)) is not None:
             return found
         start = job.results_from if isinstance(job, Submission) else None
-        return await search(self._connected, await self._partition(ref.job_id), ref, start, wait=False)
+        return await search(self._connected, await self._sends.partition(ref.job_id), ref, start, wait=False)
 
     async def look(self, job: Reference) -> Answer | None:
         """The answer as `peek` gives it; None: the job is on its way, or nobody can say (the scheduler is silent).
@@ -227,7 +225,7 @@ class Client:
         while following is not None:
             ref, following = following, None
             answer = asyncio.create_task(self._answer_until(ref, results_from, deadline, timeout))
-            events = follow(self._connected, await self._partition(ref.job_id), ref, start, answer)
+            events = follow(self._connected, await self._sends.partition(ref.job_id), ref, start, answer)
             try:
                 async for event in events:
                     following = pointed(event.answer) if isinstance(event, Final) else None
@@ -250,7 +248,8 @@ class Client:
         await self._connected.emit(Place(topics.CONTROL, 0), [Out(cancel.job_id, encode(cancel))])
 
     async def query(self, what: What, *, job: Reference | None = None, timeout: float = 10.0) -> dict[str, Any]:
-        """Asks the scheduler: `status` and `devices` (its report), `models`, `job` (names one), `jobs` (live ones).
+        """Asks the scheduler: `status` and `devices` (its report), `models`, `jobs` (this tenant's live ones), `job` and
+        `explain` (of one that is named: its parts, what each waits for, and when it should begin).
 
         Raises:
             NoReply: no reply within `timeout` seconds.
@@ -263,10 +262,53 @@ class Client:
 
         return await self._queries.ask(make, self._secret, timeout)
 
+    async def command(
+        self, what: Command, model: str = "", *, alias: str = "", device: str = "", timeout: float = 10.0
+    ) -> dict[str, Any]:
+        """An operator's wish about a model, named by name, alias or identity; returns the scheduler's reply, not the effect.
+
+        `alias` (a name that is to stand for the model) and `unalias` take `alias`. `pin`, `unpin`, `load` and `unload`
+        take the name of a device; without one they mean every device whose node has the model. `verify` without a model
+        means all. What came of a load or a verification is seen in `query("devices")` and `query("models")`.
+
+        Raises:
+            InvalidRequest: a field is out of its bounds.
+            CommandRefused: the scheduler refused it; `code` of its `error` says why.
+            NoReply: no reply within `timeout` seconds; it may be carried out all the same.
+        """
+
+        def make(id_: str, reply_to: str) -> ModelCommand:
+            return ModelCommand(
+                id=id_, what=what, model=model, alias=alias, device=device, at=self._now(), reply_to=reply_to
+            )
+
+        return await self._queries.command(make, timeout)
+
+    async def drain(self, device: str, *, undo: bool = False, timeout: float = 10.0) -> dict[str, Any]:
+        """A device finishes what it has and takes no more; with `undo` it takes work again.
+
+        Returns the scheduler's reply; `query("devices")` shows when nothing is in flight there any more.
+
+        Raises:
+            InvalidRequest: that is no name of a device.
+            CommandRefused: there is no such device.
+            NoReply: no reply within `timeout` seconds; it may be carried out all the same.
+        """
+
+        def make(id_: str, reply_to: str) -> Drain:
+            return Drain(device=device, at=self._now(), undo=undo, id=id_, reply_to=reply_to)
+
+        return await self._queries.command(make, timeout)
+
     @staticmethod
     def outputs(answer: Answer) -> list[Output]:
         """The outputs of an answer, typed; see `llmos.client.outputs`."""
         return outputs(answer)
+
+    @staticmethod
+    def choices(answer: Answer, n: int) -> list[list[Output]]:
+        """The outputs of each prompt, where `n` were asked of it; see `llmos.client.outputs`."""
+        return choices(answer, n)
 
     @property
     def _connected(self) -> Log:
@@ -274,39 +316,15 @@ class Client:
             raise OperatorError(problem="the client is not connected; use `async with Client(…) as client`")
         return self._log
 
+    @property
+    def _sends(self) -> Sender:
+        assert self._connected, "raises where there is no log"
+        assert self._sender is not None, "entering makes it"
+        return self._sender
+
     def _build(self, task: Task) -> Built:
         request_id = task.request_id or uuid.uuid4().hex
         return build(task, tenant=self.tenant, secret=self._secret, request_id=request_id, now=self._now())
-
-    async def _send(self, built: Built) -> Submission:
-        partition = await self._partition(built.job_id)
-        ends = await self._recent_ends()
-        return Submission(
-            job_id=built.job_id,
-            request_id=built.request.request_id,
-            origin=await self._emit(built),
-            tenant=self.tenant,
-            partition=partition,
-            stream_from=ends[Place(topics.STREAM, partition)],
-            results_from=ends[Place(topics.RESULTS, partition)],
-        )
-
-    async def _emit(self, built: Built) -> Origin:
-        topic = topics.REQUESTS[built.lane]
-        count = await self._count(topic)
-        # The first turn is random: many clients that send one request each must not all send to one partition.
-        turn = self._turns[topic] = self._turns.get(topic, random.randrange(count)) + 1
-        place = Place(topic, turn % count)
-        request_id = built.request.request_id
-        self._board.sending(request_id)
-        try:
-            offset = await self._connected.emit(place, [Out(None, built.value)])
-        except BaseException:
-            self._board.not_sent(request_id)
-            raise
-        origin = Origin(place.topic, place.partition, offset)
-        self._board.sent(request_id, origin)
-        return origin
 
     async def _answer_until(self, ref: JobRef, start: int | None, deadline: float, timeout: float) -> Answer:
         try:
@@ -319,7 +337,7 @@ class Client:
         log, board, origin = self._connected, self._board, ref.origin
         if origin is not None and (board.owes(origin) or board.find(origin) or board.buried(origin)):
             return await self._results.wait(origin)
-        answer = await search(log, await self._partition(ref.job_id), ref, start)
+        answer = await search(log, await self._sends.partition(ref.job_id), ref, start)
         assert answer is not None, "a search that waits ends with an answer or by its caller's time-out"
         return answer
 
@@ -333,31 +351,3 @@ class Client:
         if any(Origin(*live["origin"]) == ref.origin for live in body["submissions"]):
             return True
         return await requested(self._connected, ref.job_id, ref.origin)
-
-    async def _partition(self, job_id: bytes) -> int:
-        return ids.partition_of(job_id, await self._count(topics.RESULTS))
-
-    async def _count(self, topic: str) -> int:
-        count = self._partitions.get(topic)
-        if count is None:
-            count = await self._connected.partitions(topic)
-            if count is None:
-                raise OperatorError(problem=f"the log has no topic {topic!r}; `llmos up` makes the topics")
-            self._partitions[topic] = count
-        return count
-
-    async def _recent_ends(self) -> Mapping[Place, int]:
-        """Ends of `stream`, `results` and `dead` as of at most `ENDS_SECONDS` ago: what a new submission causes comes later."""
-        async with self._reading_ends:
-            now = asyncio.get_running_loop().time()
-            if now >= self._ends_until:
-                places = [
-                    Place(topic, p)
-                    for topic in (topics.STREAM, topics.RESULTS, topics.DEAD)
-                    for p in range(await self._count(topic))
-                ]
-                ends = dict(await self._connected.ends(places))
-                await self._results.start({place: end for place, end in ends.items() if place.topic != topics.STREAM})
-                self._ends = ends
-                self._ends_until = now + ENDS_SECONDS
-            return self._ends

@@ -32,6 +32,14 @@ class StateChanged(NamedTuple):
     done: int
     """Of loading: bytes read so far, of `of` bytes."""
     of: int
+    rule: str = ""
+    """Of waiting: the rule that holds it, with what it needs and what there is."""
+    need: float = 0.0
+    have: float = 0.0
+    position: int = 0
+    """Of waiting: how many tasks go before it, plus one; 0: unknown."""
+    predicted_start_at: float = 0.0
+    """When a device should begin with it (Unix seconds); 0: unknown."""
 
 
 class Moved(NamedTuple):

@@ -29,6 +29,19 @@ def outputs(answer: Answer) -> list[Output]:
     return [_output(item, type_) for item in sorted(answer.items, key=lambda item: item.output_index)]
 
 
+def choices(answer: Answer, n: int) -> list[list[Output]]:
+    """The outputs of each prompt in the order of the prompts, where `n` outputs of each were asked for.
+
+    Raises:
+        ValueError: the answer's outputs are not `n` for each prompt.
+        Malformed: as `outputs`.
+    """
+    found = outputs(answer)
+    if n < 1 or len(found) % n:
+        raise ValueError(f"{len(found)} outputs are not {n} for each prompt")
+    return [found[i : i + n] for i in range(0, len(found), n)]
+
+
 def texts(answer: Answer) -> dict[int, str]:
     """The texts of an answer's outputs by output index; items without a text are left out."""
     found = zip(sorted(item.output_index for item in answer.items), outputs(answer), strict=True)

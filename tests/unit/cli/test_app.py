@@ -2,140 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from llmos.cli.app import app, exit_code
+from llmos.cli.app import exit_code
 from llmos.cli.running import Service, end, instance_of
-from llmos.cli.session import Session
-from llmos.client import Client, JobFailed
-from llmos.infra.log.clock import WallClock
-from llmos.infra.log.memory import MemoryBroker
-from llmos.infra.log.port import Log, Out, Place
-from llmos.infra.log.topics import ensure_topics
-from llmos.infra.settings import Settings, load
-from llmos.schemas import ids, topics
-from llmos.schemas.base import encode
-from llmos.schemas.catalog import Model
-from llmos.schemas.control import CONTROL, Cancel, Query, Reply
-from llmos.schemas.dead import DeadLetter
+from llmos.client import JobFailed
+from llmos.infra.settings import load
 from llmos.schemas.errors import Ambiguous, BadSetting, Expired, UnknownModel
-from llmos.schemas.job import ErrorInfo, Item, Origin
-from llmos.schemas.requests import REQUESTS, Request
-from llmos.schemas.results import Answer, Stages
-from llmos.schemas.tasks import EchoOutput
+from llmos.schemas.job import Origin
+from llmos.schemas.results import Answer
 from llmos.schemas.telemetry import DeviceReport, SchedulerReport
 
-N = 8
 JOB = "00" * 16
 
 
-class System:
-    """Echoes requests, answers queries, remembers what it was told."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, Request]] = []
-        self.cancels: list[Cancel] = []
-        self.refuse = False
-        self.dead = False
-        self.bodies: dict[str, Any] = {"job": {"job_id": JOB, "submissions": []}}
-
-    @asynccontextmanager
-    async def connect(self, settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
-        """As `Session.connect`: a client of this system, which lives as long."""
-        log = MemoryBroker(WallClock()).connect("all")
-        await ensure_topics(log, settings)
-        tasks = [asyncio.create_task(self._answer(log)), asyncio.create_task(self._reply(log))]
-        try:
-            async with Client.over(log, tenant=tenant, secret=secret) as client:
-                yield client
-        finally:
-            # What was sent without waiting for it is still to be seen.
-            await self._seen(log)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await log.close()
-
-    async def _seen(self, log: Log) -> None:
-        ends = await log.ends([Place(topics.CONTROL, 0)])
-        reader = log.reader()
-        reader.assign({Place(topics.CONTROL, 0): 0})
-        while reader.position(Place(topics.CONTROL, 0)) < ends[Place(topics.CONTROL, 0)]:
-            for records in (await reader.read(1.0)).values():
-                messages = [CONTROL.decode(record.value) for record in records]
-                self.cancels += [message for message in messages if isinstance(message, Cancel)]
-        await reader.close()
-
-    async def _answer(self, log: Log) -> None:
-        reader = log.reader()
-        reader.assign({Place(topic, p): 0 for topic in topics.REQUESTS.values() for p in range(N)})
-        while True:
-            for place, records in (await reader.read(1.0)).items():
-                for record in records:
-                    request = REQUESTS.decode(record.value)
-                    self.requests.append((place.topic, request))
-                    origin = Origin(*place, record.offset)
-                    if self.dead:
-                        error = ErrorInfo(code="unknown_tenant", message="no such tenant")
-                        letter = DeadLetter(origin=origin, stage="ingest", error=error, at=1.0)
-                        await log.emit(Place(topics.DEAD, 0), [Out(None, encode(letter))])
-                        continue
-                    answer = self._make(origin, request)
-                    await log.emit(Place(topics.RESULTS, answer.partition), [Out(answer.job_id, encode(answer))])
-
-    def _make(self, origin: Origin, request: Request) -> Answer:
-        job_id = ids.job_id(request.tenant, request.idempotency_key or request.request_id)
-        text = msgspec.msgpack.decode(request.payload).get("text", "")
-        texts = text if isinstance(text, list) else [text]
-        items = [Item(output_index=i, output=msgspec.msgpack.encode(EchoOutput(text=t))) for i, t in enumerate(texts)]
-        error = ErrorInfo(code="unknown_model", message="no such model") if self.refuse else None
-        return Answer(
-            job_id=job_id, tenant=request.tenant, request_id=request.request_id, origin=origin,
-            partition=ids.partition_of(job_id, N), s=0, status="refused" if self.refuse else "completed",
-            kind="echo", items=[] if self.refuse else items, error=error,
-            stages=Stages(submitted_at=100.0, admitted_at=100.5, answered_at=102.0),
-        )  # fmt: skip
-
-    async def _reply(self, log: Log) -> None:
-        reader = log.reader()
-        reader.assign({Place(topics.CONTROL, 0): 0})
-        while True:
-            for records in (await reader.read(1.0)).values():
-                for record in records:
-                    query = CONTROL.decode(record.value)
-                    if isinstance(query, Query):
-                        body = msgspec.Raw(msgspec.msgpack.encode(self.bodies[query.what]))
-                        await log.emit(Place(query.reply_to, 0), [Out(None, encode(Reply(id=query.id, body=body)))])
-
-
-@pytest.fixture
-def system() -> System:
-    """What answers."""
-    return System()
-
-
-@pytest.fixture
-def llmos(system: System) -> Callable[..., Result]:
-    """Runs a command line against the system."""
-
-    def invoke(*words: str, stdin: str | bytes = "") -> Result:
-        return CliRunner().invoke(app, list(words), input=stdin, obj=Session(connect=system.connect))
-
-    return invoke
-
-
-def test_submit_prints_the_answer_alone(llmos: Callable[..., Result], system: System) -> None:
+def test_submit_prints_the_answer_alone(llmos: Callable[..., Result], system: Any) -> None:
     """Standard output is the text; the job is named beside it; options reach the request."""
     said = llmos("submit", "echo", "hello", "--lane", "batch", "--priority", "7", "--tenant", "acme", "--timeout", "9")
     assert (said.exit_code, said.stdout) == (0, "hello\n")
@@ -144,7 +33,7 @@ def test_submit_prints_the_answer_alone(llmos: Callable[..., Result], system: Sy
     assert (topic, request.priority, request.tenant, request.timeout) == ("requests.batch", 7, "acme", 9.0)
 
 
-def test_several_texts_are_one_job(llmos: Callable[..., Result], system: System) -> None:
+def test_several_texts_are_one_job(llmos: Callable[..., Result], system: Any) -> None:
     """Lines of standard input make a list with numbered outputs."""
     assert llmos("submit", "echo", "-", stdin="a\nb\n").stdout == "[0] a\n[1] b\n"
     assert len(system.requests) == 1
@@ -159,7 +48,7 @@ def test_submit_without_waiting_prints_what_finds_the_job(llmos: Callable[..., R
     assert found["reference"].startswith(found["job"])
 
 
-def test_streams_are_shown_as_text_or_json(llmos: Callable[..., Result], system: System) -> None:
+def test_streams_are_shown_as_text_or_json(llmos: Callable[..., Result], system: Any) -> None:
     """Where nothing is streamed the final brings the text."""
     assert llmos("submit", "echo", "x", "--stream").stdout == "x\n"
     assert system.requests[0][1].events == "tokens"
@@ -167,7 +56,7 @@ def test_streams_are_shown_as_text_or_json(llmos: Callable[..., Result], system:
     assert (final["event"], final["answer"]["outputs"]) == ("final", [{"text": "x"}])
 
 
-def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], system: System) -> None:
+def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], system: Any) -> None:
     """Also with `--json`, where the answer is printed as well."""
     system.refuse = True
     for more in ([], ["--stream"]):
@@ -179,7 +68,7 @@ def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], sy
     assert json.loads(said.stdout)["error"] == {"code": "unknown_model", "message": "no such model", "retryable": False}
 
 
-def test_a_dead_letter_is_told_at_once(llmos: Callable[..., Result], system: System) -> None:
+def test_a_dead_letter_is_told_at_once(llmos: Callable[..., Result], system: Any) -> None:
     """A request that no stage could use has no answer; the reason ends the waiting, of a stream too."""
     system.dead = True
     for more in ([], ["--stream"]):
@@ -242,7 +131,7 @@ def test_a_failed_job_is_exit_code_2() -> None:
     assert exit_code(JobFailed(answer)) == 2
 
 
-def test_errors_before_the_sending_are_json_objects_too(llmos: Callable[..., Result], system: System) -> None:
+def test_errors_before_the_sending_are_json_objects_too(llmos: Callable[..., Result], system: Any) -> None:
     """With code, message and whether a retry helps, as those of answers."""
     system.bodies["job"]["submissions"] = [{"origin": ["requests", 0, 1]}]
     for words, code, retryable in (
@@ -261,7 +150,7 @@ def test_standard_input_that_is_no_text_is_an_error_of_the_user(llmos: Callable[
     assert "line 2 of standard input" in said.stderr
 
 
-def test_cancel_reaches_control(llmos: Callable[..., Result], system: System) -> None:
+def test_cancel_reaches_control(llmos: Callable[..., Result], system: Any) -> None:
     """It names the job and the tenant, also where nothing live has its id."""
     assert llmos("cancel", JOB, "--tenant", "acme").exit_code == 1
     assert [cancel.tenant for cancel in system.cancels] == ["acme"]
@@ -272,7 +161,7 @@ def test_cancel_reaches_control(llmos: Callable[..., Result], system: System) ->
     assert (cancel.job_id, cancel.tenant) == (bytes(16), "acme")
 
 
-def test_the_scheduler_report_is_shown(llmos: Callable[..., Result], system: System) -> None:
+def test_the_scheduler_report_is_shown(llmos: Callable[..., Result], system: Any) -> None:
     """As tables with ρ, and as JSON, one device a line."""
     device = DeviceReport(
         device="node-0.cpu0", node="node-0", alive=True, arrival_rate=1.0, service_rate=4.0, utilisation=0.25,
@@ -287,35 +176,6 @@ def test_the_scheduler_report_is_shown(llmos: Callable[..., Result], system: Sys
     for expected in ("live jobs", "held by window", "node-0.cpu0", "0.250", "50 B/100 B", "tasks in flight now"):
         assert expected in said
     assert json.loads(llmos("devices", "--json").stdout)["utilisation"] == 0.25
-
-
-def test_models_are_listed_with_their_aliases(llmos: Callable[..., Result], system: System) -> None:
-    """One line a model."""
-    model = Model(
-        identity="ab" * 32, name="tiny", architecture="LlamaForCausalLM", kinds=["generate"], parameters=10,
-        weight_bytes=40, context_tokens=8, dtype="float32",
-    )  # fmt: skip
-    system.bodies = {"models": {"models": [model], "aliases": {"best": "ab" * 32}}}
-    said = llmos("models", "list").stdout
-    assert "tiny" in said
-    assert "best" in said
-    assert json.loads(llmos("models", "list", "--json").stdout)["aliases"] == ["best"]
-
-
-def test_a_job_is_shown_with_its_parts(llmos: Callable[..., Result], system: System) -> None:
-    """What the scheduler knows of it, and that there is no answer yet."""
-    part = {
-        "part": 0, "state": "waiting", "device": None, "epoch": 0, "attempts": 0, "rule": "memory", "need": 9, "have": 1
-    }  # fmt: skip
-    submission = {
-        "partition": 1, "s": 5, "state": "waiting", "origin": ["requests", 0, 1], "tenant": "demo",
-        "lane": "standard", "kind": "generate", "model_name": "tiny", "deadline": 1.0, "parts": [part],
-    }  # fmt: skip
-    system.bodies = {"job": {"job_id": JOB, "submissions": [submission]}, "jobs": {"jobs": [submission]}}
-    said = llmos("jobs", "show", JOB)
-    assert "memory" in said.stdout
-    assert "no answer yet" in said.stderr
-    assert json.loads(llmos("jobs", "list", "--json").stdout)["s"] == 5
 
 
 def test_what_needs_no_system(llmos: Callable[..., Result], tmp_path: Any) -> None:

@@ -8,13 +8,13 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from llmos.cli.inputs import in_words_of_flags, input_of, texts_of
+from llmos.cli.inputs import in_words_of_flags, input_of, messages_of, texts_of
 from llmos.cli.origins import rows
 from llmos.cli.overrides import parse_overrides
 from llmos.infra.settings import load
 from llmos.pipelines.kinds import KINDS
 from llmos.schemas.errors import BadSetting, InvalidRequest
-from llmos.schemas.tasks import INPUTS, OUTPUTS, EchoInput, EmbedInput, GenerateInput, KindName
+from llmos.schemas.tasks import INPUTS, OUTPUTS, ChatMessage, EchoInput, EmbedInput, GenerateInput, KindName
 
 
 @pytest.mark.parametrize(
@@ -110,6 +110,30 @@ def test_one_text_is_a_text_and_several_are_a_list(kind: str, texts: list[str], 
     assert input_of(kind, texts, OPTIONS, more) == found
 
 
+def test_a_conversation_takes_the_place_of_a_text() -> None:
+    """Turns are the user's unless they name a role; what is no role belongs to the text."""
+    messages = messages_of("be brief", ["hi", "assistant:yes?", "user:user: x", "note: y"])
+    assert input_of("generate", [], {**OPTIONS, "messages": messages, "n": 2}) == GenerateInput(
+        messages=[
+            ChatMessage(role="system", content="be brief"),
+            ChatMessage(role="user", content="hi"),
+            ChatMessage(role="assistant", content="yes?"),
+            ChatMessage(role="user", content="user: x"),
+            ChatMessage(role="user", content="note: y"),
+        ],
+        max_tokens=5, temperature=0.5, seed=1, n=2,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "problem"), [("embed", [], "no conversation"), ("generate", ["a"], "a text")]
+)
+def test_a_conversation_is_for_generate_and_alone(kind: str, texts: list[str], problem: str) -> None:
+    """The flag is named where it does not fit."""
+    with pytest.raises(InvalidRequest, match=problem):
+        input_of(kind, texts, {"messages": messages_of(None, ["hi"])})
+
+
 def test_a_new_kind_needs_no_change_of_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """The texts go to its field `text` or `prompt`, else to its first one; the rest is set by name."""
     for name in ("text", "question"):
@@ -124,7 +148,7 @@ def test_a_new_kind_needs_no_change_of_the_command(monkeypatch: pytest.MonkeyPat
     [
         ({"max_tokens": 0}, [], "--max-tokens: Expected `int` >= 1"),
         ({}, ["top_k=x"], "--top-k: Expected `int`, got `str`"),
-        ({}, ["nothing=1"], "generate has prompt, max_tokens"),
+        ({}, ["nothing=1"], "generate has prompt, messages, max_tokens"),
         ({}, ["top_k"], "name=value"),
     ],
 )

@@ -71,9 +71,11 @@ class Script:
         )  # fmt: skip
         await self.write(topics.STREAM, to, event)
 
-    async def state(self, to: Submission, state: Any) -> None:
+    async def state(self, to: Submission, state: Any, **fields: Any) -> None:
         """Writes a state event of a submission."""
-        event = State(job_id=to.job_id, request_id=to.request_id, origin=to.origin, state=state, partition=to.partition)
+        event = State(
+            job_id=to.job_id, request_id=to.request_id, origin=to.origin, state=state, partition=to.partition, **fields
+        )
         await self.write(topics.STREAM, to, event)
 
     async def write(self, topic: str, to: Submission, message: Message) -> None:

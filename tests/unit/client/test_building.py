@@ -13,7 +13,7 @@ from llmos.infra.crypto.macs import check_mac
 from llmos.schemas import ids
 from llmos.schemas.errors import InvalidRequest, TooLarge
 from llmos.schemas.requests import REQUESTS, signed_bytes
-from llmos.schemas.tasks import EchoInput, GenerateInput
+from llmos.schemas.tasks import ChatMessage, EchoInput, GenerateInput
 
 SECRET = b"s" * 32
 
@@ -59,6 +59,9 @@ def test_the_code_covers_the_lane_and_the_payload() -> None:
     [
         (Task("generate", {"prompt": "x", "max_tokens": 0}), "max_tokens"),
         (Task("generate", GenerateInput(prompt="x", temperature=-1.0)), "temperature"),
+        (Task("generate", {"prompt": "x", "messages": [{"role": "user", "content": "y"}]}), "both"),
+        (Task("generate", {"messages": [{"role": "king", "content": "y"}]}), "role"),
+        (Task("generate", {"prompt": "x", "n": 129}), "n"),
         (Task("echo", {}), "text"),
         (Task("echo", {"text": []}), "text"),
         (Task("echo", {"text": object()}), "object"),
@@ -77,3 +80,12 @@ def test_a_payload_has_a_largest_size() -> None:
     """More than a mebibyte is refused with both sizes."""
     with pytest.raises(TooLarge, match="1048576"):
         make(Task("echo", {"text": ["x" * 600_000, "y" * 600_000]}))
+
+
+def test_a_conversation_and_its_sampling_travel_as_they_are() -> None:
+    """Structs and maps, with the parameters that the kind knows."""
+    sampling = {"n": 2, "logprobs": 3, "min_p": 0.1, "presence_penalty": 0.5, "frequency_penalty": -0.5}
+    map_ = {"messages": [{"role": "user", "content": "hi"}], **sampling}
+    struct = GenerateInput(messages=[ChatMessage(role="user", content="hi")], **sampling)
+    for given in (map_, struct):
+        assert msgpack.unpackb(msgpack.unpackb(make(Task("generate", given)).value)["payload"]) == map_

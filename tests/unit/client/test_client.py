@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmos.client import Client, EchoInput, JobFailed, JobRef, NoAnswer, NoReply, QueryRefused, Submission, Task
+from llmos.client import (
+    Client,
+    CommandRefused,
+    EchoInput,
+    JobFailed,
+    JobRef,
+    NoAnswer,
+    NoReply,
+    QueryRefused,
+    Submission,
+    Task,
+)
 from llmos.infra.crypto.macs import check_mac
 from llmos.infra.log.memory import MemoryBroker
 from llmos.infra.log.port import Log, Out, Place
@@ -270,6 +281,47 @@ async def test_a_refused_query_and_a_silent_scheduler_are_errors(client: Client,
         await asking
 
 
+async def obey(log: Log, count: int, **fields: Any) -> list[Any]:
+    """Plays the scheduler for so many commands."""
+    commands = await controls(log, count)
+    for command in commands:
+        body = msgspec.Raw(msgspec.msgpack.encode({"devices": ["a"]}))
+        await log.emit(
+            Place(command.reply_to, 0), [Out(None, encode(Reply(id=command.id, **(fields or {"body": body}))))]
+        )
+    return commands
+
+
+async def test_commands_and_drains_are_replied_to(log: Log) -> None:
+    """Each has its own id and time, and the reply to it is what the caller gets."""
+    async with Client.over(log, now=lambda: 77.0) as client:
+        scheduler = asyncio.create_task(obey(log, 3))
+        replies = await asyncio.gather(
+            client.command("alias", "tiny", alias="best", timeout=PATIENCE),
+            client.command("load", "tiny", device="n.cpu0", timeout=PATIENCE),
+            client.drain("n.cpu0", undo=True, timeout=PATIENCE),
+        )
+        assert replies == [{"devices": ["a"]}] * 3
+        alias, load, drain = sorted(await scheduler, key=lambda command: getattr(command, "what", "~"))
+    assert (alias.what, alias.model, alias.alias, alias.at) == ("alias", "tiny", "best", 77.0)
+    assert (load.what, load.model, load.device) == ("load", "tiny", "n.cpu0")
+    assert (drain.device, drain.undo, drain.at) == ("n.cpu0", True, 77.0)
+    assert len({alias.id, load.id, drain.id}) == 3
+
+
+async def test_a_refused_command_carries_the_error(client: Client, log: Log) -> None:
+    """Its code tells a program what to do; a silent scheduler and a wrong field are told, too."""
+    with pytest.raises(NoReply, match="verify"):
+        await client.command("verify", timeout=0.01)
+    with pytest.raises(InvalidRequest, match="drain"):
+        await client.drain("no device", timeout=PATIENCE)
+    asking = asyncio.create_task(client.command("pin", "x", timeout=PATIENCE))
+    await obey(log, 2, error=ErrorInfo(code="unknown_model", message="no x"))
+    with pytest.raises(CommandRefused, match="unknown_model: no x") as caught:
+        await asking
+    assert caught.value.error.code == "unknown_model"
+
+
 async def test_a_client_without_a_log_says_what_to_do(configured: Settings) -> None:
     """No address and no connection are told with their remedy."""
     with pytest.raises(BadSetting, match="llmos up"):
@@ -277,6 +329,8 @@ async def test_a_client_without_a_log_says_what_to_do(configured: Settings) -> N
             pass
     with pytest.raises(OperatorError, match="async with"):
         await Client(bootstrap="localhost:1").result(bytes(16))
+    with pytest.raises(OperatorError, match="async with"):
+        await Client(bootstrap="localhost:1").submit("echo", {"text": "x"})
 
 
 async def test_a_log_without_topics_says_what_to_do(broker: MemoryBroker) -> None:

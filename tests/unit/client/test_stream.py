@@ -12,7 +12,7 @@ from llmos.client import Client, Event, Final, Moved, NoAnswer, StateChanged, To
 from llmos.client.references import Reference
 from llmos.infra.log.memory import MemoryBroker
 from llmos.schemas.job import ErrorInfo
-from llmos.schemas.tasks import GenerateOutput
+from llmos.schemas.tasks import GenerateOutput, TokenLogprob, TopToken
 
 PATIENCE = 20.0
 
@@ -130,3 +130,38 @@ async def test_a_stream_has_a_time_out_and_may_be_left(client: Client, script: A
     async with aclosing(client.stream(submission, PATIENCE)) as events:
         await anext(events)
     assert asyncio.all_tasks() == before
+
+
+async def test_choices_of_a_prompt_are_streamed_side_by_side(client: Client, script: Any) -> None:
+    """Each output has its own sequence of events; the answer groups them by prompt, with their log-probabilities."""
+    submission = await client.submit("generate", {"prompt": "x", "n": 2, "logprobs": 1}, events="tokens")
+    for sequence, text in enumerate("ab"):
+        for index in (0, 1):
+            await script.tokens(submission, 1, sequence, f"{text}{index}", output_index=index)
+    logprobs = [TokenLogprob(token=5, text="a0", logprob=-0.5, top=[TopToken(5, "a0", -0.5)])]
+    first = GenerateOutput(text="a0b0", finish="stop", tokens=2, logprobs=logprobs)
+    answer = await script.answer(submission, first, ended("a1b1"), kind="generate", epochs=[1])
+    events = await all_of(client, submission)
+    shown = {
+        index: "".join(e.text for e in events if isinstance(e, TokenText) and e.output_index == index)
+        for index in (0, 1)
+    }
+    assert shown == {0: "a0b0", 1: "a1b1"}
+    assert events[-1] == Final(answer, {})
+    assert client.choices(answer, 2) == [[first, ended("a1b1")]]
+    with pytest.raises(ValueError, match="3 for each"):
+        client.choices(answer, 3)
+
+
+async def test_what_a_job_waits_for_is_told(client: Client, script: Any) -> None:
+    """The rule with need and have, the position, when it should begin; of loading, bytes of bytes."""
+    submission = await client.submit("generate", {"prompt": "x"}, events="tokens")
+    waits = {"rule": "window", "need": 1.0, "have": 0.0, "position": 3, "predicted_start_at": 50.0}
+    await script.state(submission, "waiting", **waits)
+    await script.state(submission, "loading", sequence=1, done=5, of=10)
+    await script.answer(submission, ended(""), kind="generate", epochs=[1])
+    waiting, loading, _ = await all_of(client, submission)
+    assert isinstance(waiting, StateChanged)
+    assert waits.items() <= waiting._asdict().items()
+    assert isinstance(loading, StateChanged)
+    assert (loading.done, loading.of) == (5, 10)

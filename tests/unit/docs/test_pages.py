@@ -87,7 +87,7 @@ def test_topics_and_states_are_drawn_from_their_tables() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", pages.topics(), re.MULTILINE)
     assert rows == [topic.name for topic in TABLE]
     assert "| `usage` | job id | N | 90 days |" in pages.topics()
-    assert "| `catalog` | identity, alias | one | compacted |" in pages.topics()
+    assert "| `catalog` | identity, alias, node, pin | one | compacted |" in pages.topics()
     arrows = sum(
         max(len(following), 1) for table in (states.JOB, states.TASK, states.RESIDENCY) for following in table.values()
     )
