@@ -193,6 +193,10 @@ class Worker(_Group):
         0.25, description="part of budget_bytes that the keys and values of one model may take"
     )
     embed_batch: AtLeastOne = Field(64, description="texts embedded in one batch")
+    first_step_seconds: Positive = Field(
+        30.0,
+        description="how long one of a model's first steps may take before it counts as hung; later ones are held to what such steps took",
+    )
     heartbeat_seconds: Positive = Field(0.5, description="time between heartbeats")
     done_seconds: Positive = Field(60.0, description="how long heartbeats list a finished task")
 

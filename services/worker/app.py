@@ -21,6 +21,7 @@ from llmos.services.worker.runners.base import Meter
 from llmos.services.worker.runners.events import Event
 from llmos.services.worker.runners.keeper import ModelKeeper
 from llmos.services.worker.runners.registry import KINDS, factories, make_residents
+from llmos.services.worker.runners.step_times import StepTimes
 
 
 async def run(ctx: Context) -> None:
@@ -36,7 +37,7 @@ async def run(ctx: Context) -> None:
     )
     watch = ModelWatch(ctx, store)
     await watch.start()
-    meter = Meter()
+    meter = Meter(step_times=StepTimes(settings.first_step_seconds))
     residents = make_residents(device, store, settings)
     loop = asyncio.get_running_loop()
 

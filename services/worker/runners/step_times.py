@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 LEAST_SECONDS = 1.5
@@ -34,16 +34,15 @@ class StepTimes:
     and the longer one counts: by the seconds of a step, and by its seconds per unit of work.
     """
 
-    _averages: dict[Key, _Average]
-
-    def __init__(self) -> None:
-        self._averages = {}
+    first_seconds: float = 0.0
+    """What steps may take of which nothing is known yet; 0: anything."""
+    _averages: dict[Key, _Average] = field(default_factory=dict)
 
     def limit(self, key: Key, work: float) -> float:
         """Seconds that a step of so much work may take; 0: unknown."""
         average = self._averages.get(key)
         if average is None or average.samples < SAMPLES:
-            return 0.0
+            return self.first_seconds
         return max(LEAST_SECONDS, FACTOR * max(average.seconds, average.seconds_per_work * max(work, 1.0)))
 
     def took(self, key: Key, work: float, seconds: float) -> None:

@@ -59,3 +59,14 @@ def test_the_step_that_runs_is_seen() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         broken()
     assert meter.step_limit_seconds == 0.0
+
+
+def test_a_first_step_is_held_to_a_setting() -> None:
+    """A model of which nothing is known yet may take its time, and not for ever."""
+    times = StepTimes(30.0)
+    assert times.limit(("m", "generate"), 5.0) == 30.0
+    for _ in range(SAMPLES):
+        times.took(("m", "generate"), 1.0, 0.01)
+    assert times.limit(("m", "generate"), 1.0) == LEAST_SECONDS
+    times.forget("m")
+    assert times.limit(("m", "generate"), 1.0) == 30.0
