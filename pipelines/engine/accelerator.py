@@ -50,6 +50,7 @@ class AcceleratorDevice(Device):
     def activate(self) -> None:
         """Makes it the calling thread's present device, and bounds what of the CPU its operations use."""
         torch.accelerator.set_device_index(self._index)
+        torch.get_num_threads()  # asked first, or what another thread sets later counts here: see `cpu`
         torch.set_num_threads(self.threads)
 
     def synchronize(self) -> None:

@@ -62,6 +62,9 @@ class CpuDevice(Device):
         parallel one, inherit the cores then, and cannot be moved afterwards.
         """
         os.sched_setaffinity(0, self.cores)
+        # Asked first: a thread that has neither asked nor computed yet takes the number that any thread has set last when
+        # it first computes, whatever it was set to itself. A load that is told to use one thread would slow all the rest.
+        torch.get_num_threads()
         torch.set_num_threads(self.threads)
 
     def free_bytes(self) -> int:

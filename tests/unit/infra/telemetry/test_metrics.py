@@ -7,6 +7,10 @@ from prometheus_client import CollectorRegistry
 from llmos.infra.telemetry import metrics
 
 NAMES = {
+    "llmos_model_loads": ("device", "outcome"),
+    "llmos_model_load_seconds": ("device",),
+    "llmos_model_load_estimate_error_ratio": ("device",),
+    "llmos_model_waits": ("device", "rule"),
     "llmos_records": ("service", "outcome"),
     "llmos_record_seconds": ("service",),
     "llmos_answers": ("status",),

@@ -46,6 +46,30 @@ def test_an_activated_thread_stays_on_its_share() -> None:
     assert open_device("cpu:1/2").threads == len(share_of(sorted(before), 1, 2))
 
 
+def test_what_another_thread_sets_does_not_slow_an_activated_one() -> None:
+    """A load computes with one thread; an engine that has not computed yet keeps all that its share has."""
+    device = open_device("cpu:0/1")
+    if device.threads < 2:
+        pytest.skip("one core: there is nothing to lose")
+    found: list[int] = []
+
+    def engine() -> None:
+        device.activate()
+        load = threading.Thread(target=torch.set_num_threads, args=(1,))
+        load.start()
+        load.join()
+        found.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        thread = threading.Thread(target=engine)
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [device.threads]
+
+
 def test_memory_is_shared_out_too() -> None:
     """A share of two has half of what the process may use, and of that is free what this process does not hold."""
     device = open_device("cpu:1/2")
