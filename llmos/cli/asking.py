@@ -37,7 +37,14 @@ def status_command(context: typer.Context, json: Json = False) -> None:
     body = run(ask(session, "status"))
     report = read_reply(body, SchedulerReport)
     if json:
-        session.line({**body, "services": [running._asdict() for running in local.services] if local else []})
+        session.line(
+            {
+                **body,
+                "kafka": local.kafka if local else settings.kafka.bootstrap,
+                "redis": local.redis if local else settings.redis.url,
+                "services": [running._asdict() for running in local.services] if local else [],
+            }
+        )
         return
     session.out.print(tables.status(report))
     session.out.print(device_tables.devices(report.devices))

@@ -46,6 +46,9 @@ def rates(found: Iterable[DeviceReport]) -> Table:
     def timed(rate: ModelRate) -> bool:
         return bool(rate.model and rate.samples and rate.service_rate)
 
+    found = list(found)
+    # a rate knows its model by identity only: where it is resident nowhere, that is shown
+    names = {resident.model: resident.name for device in found for resident in device.residents}
     return table(
         "rates",
         (
@@ -65,7 +68,7 @@ def rates(found: Iterable[DeviceReport]) -> Table:
         [
             (
                 device.device,
-                rate.model[:12] or UNKNOWN,
+                names.get(rate.model) or rate.model[:12] or UNKNOWN,
                 rate.kind,
                 _known(rate.prefill_tokens_per_second, rate.prefill_tokens_per_second, 0),
                 _known(rate.decode_step_seconds, rate.decode_step_seconds, 5),

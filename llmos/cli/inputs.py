@@ -87,8 +87,8 @@ def input_of(kind: str, texts: Sequence[str], options: Mapping[str, Any], more: 
     for text in more:
         name, equals, value = text.partition("=")
         if not equals or name not in fields:
-            problem = f"write it as name=value; {kind} has {', '.join(fields)}"
-            raise InvalidRequest(where=f"--set-input {text}", problem=problem)
+            what = f"{kind} has no field {name}" if equals else "write it as name=value"
+            raise InvalidRequest(where=f"--set-input {text}", problem=f"{what}; {kind} has {', '.join(fields)}")
         values[name] = _value(value)
     if type_ is not GenerateInput and options.get("messages"):
         raise InvalidRequest(where="--message", problem=f"{kind} takes texts and no conversation")

@@ -16,18 +16,18 @@ def submissions(found: Iterable[Mapping[str, Any]], title: str) -> Table:
     """Submissions."""
     return table(
         title,
-        ("job", "s", "state", "status", "code", "tenant", "lane", "kind", "model", "parts", "waits for"),
+        ("job", "partition:s", "state", "status", "code", "tenant", "lane", "kind", "model", "parts", "waits for"),
         [
             (
                 job.get("job_id", ""),
                 f"{job['partition']}:{job['s']}",
                 job["state"],
-                job.get("status") or "",
-                job.get("code") or "",
+                job.get("status") or UNKNOWN,
+                job.get("code") or UNKNOWN,
                 job["tenant"],
                 job["lane"],
                 job["kind"],
-                job["model_name"],
+                job["model_name"] or UNKNOWN,
                 ", ".join(f"{count} {state}" for state, count in sorted(job.get("parts_by_state", {}).items())),
                 _waits(job.get("waits") or {}),
             )

@@ -15,6 +15,8 @@ from llmos.cli.options import Json, Patience, Wait
 from llmos.cli.session import Session, run, session_of
 from llmos.client import Client
 from llmos.client.client import Command
+from llmos.schemas.errors import InvalidRequest
+from llmos.schemas.limits import Name
 from llmos.schemas.telemetry import SchedulerReport
 
 ModelArgument = Annotated[
@@ -118,6 +120,11 @@ def alias_command(
 ) -> None:
     """Let a name stand for a model; jobs that were sent before keep the model that it stood for then."""
     session = session_of(context)
+    try:
+        msgspec.convert(name, type=Name)
+    except msgspec.ValidationError:
+        problem = "at most 128 letters, digits and ._:@/+- are a name, a letter or digit first"
+        raise InvalidRequest(where="NAME", problem=problem) from None
     reply = run(_command(session, "alias", model, alias=name))
     _say(session, reply, f"{name} stands for {reply.get('model', model)} ({reply.get('identity', '')[:12]})")
 

@@ -34,8 +34,9 @@ def models(catalog: Catalog) -> Table:
                 model.licence or UNKNOWN,
                 ", ".join(catalog.aliases_of(model.identity)),
                 ", ".join(sorted(catalog.resident.get(model.identity, []))),
-                ", ".join(catalog.pinned(model.identity)),
-                catalog.problem(model) or "usable",
+                ", ".join(_where(catalog.pinned(model.identity))),
+                # why it is in quarantine has a table of its own below
+                catalog.problem(model).partition(":")[0] or "usable",
             )
             for model in sorted(catalog.models, key=lambda model: (model.name, model.identity))
         ],
@@ -68,10 +69,15 @@ def model(catalog: Catalog, found: Model) -> Table:
         ("licence", found.licence or UNKNOWN),
         ("aliases", ", ".join(catalog.aliases_of(found.identity)) or UNKNOWN),
         ("nodes", ", ".join(catalog.nodes_with(found.identity)) or UNKNOWN),
-        ("pinned", ", ".join(catalog.pinned(found.identity)) or UNKNOWN),
+        ("pinned", ", ".join(_where(catalog.pinned(found.identity))) or UNKNOWN),
         ("state", catalog.problem(found) or "usable"),
     ]
     return table("", ("what", "value"), rows)
+
+
+def _where(devices: Sequence[str]) -> list[str]:
+    """Devices in words."""
+    return ["every device" if device == "*" else device for device in devices]
 
 
 def residents_of(identity: str, devices: Sequence[DeviceReport], now: float) -> Table:

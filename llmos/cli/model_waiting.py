@@ -68,7 +68,9 @@ async def unload_until(session: Session, client: Client, identity: str, device: 
             for residency in found.residents
             if residency.model == identity and residency.state != "absent"
         ]
-        used = ", ".join(f"{name} ({residency.active} tasks use it)" for name, residency in held)
+        used = ", ".join(
+            f"{name} ({residency.active} tasks use it)" if residency.active else name for name, residency in held
+        )
         return Progress(not held, f"still on {used}")
 
     await until(session, "unloading", look, timeout)

@@ -111,5 +111,7 @@ def _secret(path: Path | None) -> bytes:
         return b""
     try:
         return bytes.fromhex(path.read_text().strip())
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
+        raise BadSetting(setting="--secret-file", problem=f"{path}: {problem.strerror}") from None
+    except ValueError as problem:
         raise BadSetting(setting="--secret-file", problem=f"{path}: {problem}") from None

@@ -95,8 +95,9 @@ class KvCache(ABC):
         grows again on demand. Raises what `ensure` raises for memory."""
         smaller = Capacity(min(slots, self.slots), min(whole_units(tokens), self.tokens))
         if smaller != self._have:
-            self._resize(smaller)
+            # first: where memory ends on the way, nothing is promised that some layers no longer have
             self._have = smaller
+            self._resize(smaller)
 
     def move(self, source: int, target: int, length: int) -> None:
         """The first `length` positions of slot `source` are to be found in slot `target`; `source` is not used any more."""

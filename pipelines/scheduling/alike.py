@@ -59,7 +59,7 @@ class Alike:
         self.refused: list[tuple[str, Why]] = []
         self._may_load = may_load
         self._heap: list[_Ranked] | None = None
-        self._size: tuple[int, int] | None = None
+        self._size: tuple[int, int, int] | None = None
         group = waiting.group
         work = (group.model, group.kind)
         default = Cost(rules.default_service_seconds)
@@ -75,6 +75,8 @@ class Alike:
 
     def passing(self, seat: Seat) -> Why | None:
         """Why the device may not take one more just now."""
+        if seat.kept_free and not self.waiting.group.alone:
+            return Why("alone", 0, seat.total_in_flight)
         for criterion in PASSING:
             why = criterion(seat, self.waiting, self.rules)
             if why is not None:
@@ -88,7 +90,7 @@ class Alike:
         Between tasks of one size only the devices that were given something since are looked at again: what they are
         given makes them later, never sooner.
         """
-        size = (key.input_tokens, key.output_tokens)
+        size = (key.input_tokens, key.output_tokens, key.sequences)
         heap = self._heap
         if heap is None or self._size != size:
             heap = self._rank(key)
@@ -156,6 +158,13 @@ class Alike:
                 first = seat.work_seconds.get(kind, 0.0) / count
                 found.append((seat, prediction if prediction.wait >= first else prediction._replace(wait=first)))
         return found
+
+    def keep_one_free(self) -> None:
+        """For tasks that must be alone and find no empty device: the one that is empty soonest gets nothing else in this
+        decision. One that has such a task already comes first, so that they follow each other there and others go on."""
+        busy = [seat for seat, _ in self.seats if seat.total_in_flight]
+        if busy:
+            min(busy, key=lambda seat: (not seat.in_flight_alone, seat.expected_seconds, seat.device)).keep_free()
 
     def nearest(self) -> Why:
         """The refusal of the device that came nearest, when no device may take one more."""

@@ -59,12 +59,17 @@ class Service(NamedTuple):
     """Device time that is its own: a batch shares its steps."""
 
 
-def service_of(cost: Cost, input_tokens: int, output_tokens: int, batch: int) -> Service:
-    """prefill(input) + expected output · step(batch), as far as these were measured; else the mean."""
+def service_of(cost: Cost, input_tokens: int, output_tokens: int, batch: int, sequences: int = 1) -> Service:
+    """prefill(input) + expected output · step(batch), as far as these were measured; else the mean.
+
+    Of a batch `sequences` are its own: they share its output, and each step brings a token of each.
+    """
     prefill = cost.prefill_seconds * input_tokens
     if cost.step_seconds > 0.0 and output_tokens:
-        decode = output_tokens * cost.output_fraction * (cost.step_seconds + cost.sequence_seconds * (batch - 1))
-        return Service(prefill + decode, prefill + decode / batch)
+        own = min(sequences, batch)
+        steps = output_tokens * cost.output_fraction / own
+        decode = steps * (cost.step_seconds + cost.sequence_seconds * (batch - 1))
+        return Service(prefill + decode, prefill + decode * own / batch)
     if output_tokens:
         return Service(cost.task_seconds, cost.task_seconds)
     return Service(prefill, prefill) if prefill > 0.0 else Service(cost.task_seconds, cost.task_seconds)

@@ -83,7 +83,10 @@ class _Round:
                 pick = self._pick(alike, line, overdue)
             if isinstance(pick, _Pick):
                 self._take(alike, line, pick, aged)
-            elif aged:
+                continue
+            if line.waiting.group.alone and pick.rule in ("alone", "window"):
+                alike.keep_one_free()
+            if aged:
                 self._queue.pass_over(line)
             else:
                 self._hold(alike, line, pick)

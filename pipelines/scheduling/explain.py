@@ -38,7 +38,7 @@ class Explanation(NamedTuple):
     predicted_done_at: float = 0.0
     """Unix seconds; 0: unknown."""
     confidence: float = 0.0
-    """Of the costs behind the prediction, 0 … 1."""
+    """Of the costs behind the prediction, 0 … 1: of the task, or of the work before it where that is less sure."""
 
 
 class _Pace(NamedTuple):
@@ -56,7 +56,7 @@ class _Pace(NamedTuple):
 class _Level:
     """The tasks of one level of a queue."""
 
-    __slots__ = ("before", "by_tenant", "lengths", "prefix", "seconds_before", "seconds_each", "tasks")
+    __slots__ = ("before", "by_tenant", "confidence", "lengths", "prefix", "seconds_before", "seconds_each", "tasks")
 
     def __init__(self) -> None:
         self.by_tenant: dict[str, list[Waiting]] = {}
@@ -67,6 +67,8 @@ class _Level:
         self.seconds_each = 0.0
         self.before = 0
         self.seconds_before = 0.0
+        self.confidence = 0.0
+        """Of what this level and those before it should take, by seconds."""
 
     def close(self, seconds: float) -> None:
         """All lists are in it, with so many seconds of work."""
@@ -120,14 +122,14 @@ class Explanations:
         if pace is None or held.why.rule not in CAPACITY:
             return Explanation(position, *held.why, 0.0)
         start = self._now + pace.free_seconds + level.seconds_before + ahead * level.seconds_each
-        service = service_of(pace.cost, key.input_tokens, key.output_tokens, pace.slots)
+        service = service_of(pace.cost, key.input_tokens, key.output_tokens, pace.slots, key.sequences)
         return Explanation(
             position,
             *held.why,
             predicted_start_at=start,
             device=held.device or pace.device,
             predicted_done_at=start + service.seconds,
-            confidence=pace.cost.confidence,
+            confidence=min(pace.cost.confidence, level.confidence) if position > 1 else pace.cost.confidence,
         )
 
     def _queue_of(self, held: Held) -> _Name | None:
@@ -135,6 +137,7 @@ class Explanations:
 
     def _fill(self) -> None:
         seconds: dict[_Name | None, dict[int, float]] = {}
+        known: dict[_Name | None, dict[int, float]] = {}
         for waiting in self._snapshot.waiting:
             held = self._held.get(waiting.group[:4])
             if held is None or not waiting.tasks:
@@ -145,15 +148,20 @@ class Explanations:
             level.by_tenant.setdefault(waiting.group.tenant, []).append(waiting)
             pace = self._pace(waiting)
             sums = seconds.setdefault(queue, {})
-            sums[number] = sums.get(number, 0.0) + (pace.seconds_each * _length(waiting) if pace else 0.0)
+            takes = pace.seconds_each * _length(waiting) if pace else 0.0
+            sums[number] = sums.get(number, 0.0) + takes
+            sure = known.setdefault(queue, {})
+            sure[number] = sure.get(number, 0.0) + (takes * pace.cost.confidence if pace else 0.0)
         for queue, levels in self._queues.items():
-            before, seconds_before = 0, 0.0
+            before, seconds_before, known_before = 0, 0.0, 0.0
             for number in sorted(levels):
                 level = levels[number]
                 level.close(seconds[queue][number])
                 level.before, level.seconds_before = before, seconds_before
                 before += level.tasks
                 seconds_before += seconds[queue][number]
+                known_before += known[queue][number]
+                level.confidence = known_before / seconds_before if seconds_before > 0.0 else 0.0
 
     def _pace(self, waiting: Waiting) -> _Pace | None:
         name = waiting.group[:4]
@@ -182,7 +190,7 @@ def _pace_of(alike: Alike, key: Key) -> _Pace | None:
 
 
 def _full_batch(seat: Seat, cost: Cost, key: Key) -> Service:
-    return service_of(cost, key.input_tokens, key.output_tokens, max(seat.slots, 1))
+    return service_of(cost, key.input_tokens, key.output_tokens, max(seat.slots, 1), key.sequences)
 
 
 def explain(snapshot: Snapshot, decision: Decision, now: float) -> Explanations:

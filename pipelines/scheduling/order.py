@@ -29,7 +29,9 @@ class Key(NamedTuple):
     part: int
     input_tokens: int = 0
     output_tokens: int = 0
-    """At most."""
+    """At most, of all its sequences together."""
+    sequences: int = 1
+    """That it generates side by side."""
 
     @property
     def level(self) -> int:
@@ -47,7 +49,8 @@ def key_of(
     part: int,
     input_tokens: int = 0,
     output_tokens: int = 0,
+    sequences: int = 1,
 ) -> Key:
     """The key of a task."""
     due = min(deadline, arrival + DUE_SECONDS)
-    return Key(_RANK[lane], 9 - priority, due, arrival, partition, s, part, input_tokens, output_tokens)
+    return Key(_RANK[lane], 9 - priority, due, arrival, partition, s, part, input_tokens, output_tokens, sequences)

@@ -19,6 +19,7 @@ class Seat:
         "held_seconds",
         "in_flight",
         "in_flight_alone",
+        "kept_free",
         "load_bytes_per_second",
         "loading",
         "resident",
@@ -49,10 +50,17 @@ class Seat:
         self.load_bytes_per_second = view.load_bytes_per_second
         self.held_seconds = 0.0
         """Work of tasks that this decision holds back for it."""
+        self.kept_free = False
+        """It takes nothing more in this decision but a task that must be alone, so that it becomes empty for one."""
         self.version = 0
         """Counts what it was given."""
         self._flying: dict[str, int] | None = None
         self._work: dict[str, float] | None = None
+
+    def keep_free(self) -> None:
+        """A task that must be alone waits for the device to be empty."""
+        self.kept_free = True
+        self.version += 1
 
     def take(self, kind: str, model: str, alone: bool, prediction: Prediction, need_bytes: int) -> None:
         """The task is on its way here."""

@@ -71,6 +71,8 @@ class DeviceView(NamedTuple):
     resident_bytes: int = 0
     memory_pressure: float = 0.0
     """Share of the last 10 s in which its machine waited for memory, 0 … 1."""
+    pinned_bytes: int = 0
+    """Of the resident models, what those take that are pinned: they leave for nobody."""
 
     @property
     def total_in_flight(self) -> int:

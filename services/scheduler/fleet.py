@@ -185,6 +185,7 @@ class Device:
             loading=loading,
             resident_bytes=last.resident_bytes,
             memory_pressure=last.host.memory_pressure if last.host else 0.0,
+            pinned_bytes=sum(r.resident_bytes for r in last.residents if r.pinned),
         )
         return self._view
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from llmos.infra.settings.tree import Scheduler
@@ -16,6 +17,7 @@ from llmos.schemas.errors import (
     Expired,
     IdempotencyConflict,
     LlmosError,
+    NeverFits,
     NotFinite,
 )
 from llmos.schemas.job import ErrorInfo, error_info
@@ -193,18 +195,26 @@ class JobDesk:
             return
         error = message.error
         task.faults += error.code in ONCE_ELSEWHERE
-        if task.faults > 1:
+        too_large = error.code == NeverFits.code
+        if task.faults > 1 or (too_large and not self._larger_may(task, now)):
             self._give_up(task, error)
         elif task.attempts >= self.settings.attempts:
             self._give_up(task, AttemptsExhausted(attempts=task.attempts, last=error.message[:512]))
         else:
-            task.avoid_until = now + AVOID_SECONDS
+            task.avoid_until = math.inf if too_large else now + AVOID_SECONDS
             avoid = task.device if self._others_may(task, now) else ""
             self.again(task, error.message[:512], now + RETRY_SECONDS * 2 ** (task.attempts - 1), avoid)
 
     def _others_may(self, task: LiveTask, now: float) -> bool:
         """Whether another device than the present one could ever run the task."""
         return any(device.name != task.device and device.may_run(task.group, now) for device in self.fleet)
+
+    def _larger_may(self, task: LiveTask, now: float) -> bool:
+        """Whether a device with more memory than the present one could ever run the task."""
+        present = self.fleet.get(task.device)
+        have = present.last.budget_bytes if present is not None else -1
+        others = (device for device in self.fleet if device.name != task.device)
+        return any(device.last.budget_bytes > have and device.may_run(task.group, now) for device in others)
 
     def reconcile_avoiding(self, now: float) -> None:
         """Tasks that keep away from a device come back to it where no other may run them, or none had room for long."""

@@ -88,7 +88,7 @@ class Jobs:
         self.live[job.partition, job.s] = job
         self._by_id.setdefault(head.job_id, set()).add((job.partition, job.s))
         for part in parts:
-            tokens = part.input_tokens, part.max_output_tokens
+            tokens = part.input_tokens, part.max_output_tokens, max(part.items, 1) if part.max_output_tokens else 1
             place = job.partition, job.s, part.index
             key = key_of(head.lane, head.priority, job.deadline, head.sealed_at, *place, *tokens)
             task = LiveTask(job, part, key, Group(head.kind, head.model, tenant=head.tenant, level=key.level))

@@ -20,7 +20,8 @@ def predict(seat: Seat, kind: str, model: str, weight_bytes: int, key: Key, cost
     mine = seat.work_seconds.get(kind, 0.0)
     if key.output_tokens:
         slots = seat.slots if seat.slots > 0 else 1
-        service, work = service_of(cost, key.input_tokens, key.output_tokens, min(in_flight + 1, slots))
+        batch = min(in_flight + key.sequences, slots)
+        service, work = service_of(cost, key.input_tokens, key.output_tokens, batch, key.sequences)
         wait = mine * (in_flight + 1 - slots) / in_flight if in_flight >= slots else 0.0
     else:
         service, work = service_of(cost, key.input_tokens, 0, 1)

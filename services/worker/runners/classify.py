@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.pipelines.engine.faults import as_error
-from llmos.schemas.errors import LlmosError
+from llmos.schemas.errors import LlmosError, NeverFits
 
 
 def classify(problem: BaseException) -> LlmosError:
@@ -12,5 +12,6 @@ def classify(problem: BaseException) -> LlmosError:
 
 
 def mends(error: LlmosError) -> bool:
-    """Whether another attempt may mend it: then it is no outcome, and the scheduler tries again."""
-    return error.retryable
+    """Whether another attempt may mend it: then it is no outcome, and the scheduler tries again. What never fits here may
+    fit a larger device; the scheduler knows whether there is one."""
+    return error.retryable or isinstance(error, NeverFits)

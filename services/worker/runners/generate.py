@@ -90,6 +90,11 @@ class GenerateRunner:
 
     def stop(self, name: TaskName) -> None:
         """A task leaves, whatever it was doing."""
+        self._drop(name)
+        self._release_idle()
+
+    def _drop(self, name: TaskName) -> None:
+        """A task leaves; its engine stays reserved until the end of the step, for others may be about to join it."""
         task = self._tasks.pop(name, None)
         if task is None:
             return
@@ -98,7 +103,6 @@ class GenerateRunner:
             for key in tuple(engine.keys()):
                 if cast("_Item", key)[0] == name:
                     engine.remove(key)
-        self._release_idle()
 
     def busy(self) -> bool:
         """Whether anything waits or runs."""
@@ -235,7 +239,7 @@ class GenerateRunner:
     def _fail_item(self, task: _Task, item: int, error: LlmosError) -> list[Event]:
         """The item's own end, or the attempt's where another one may mend it."""
         if mends(error):
-            self.stop(task.name)
+            self._drop(task.name)
             return [TaskBroke(task.name, error)]
         return self._end_item(task, item, error)
 
@@ -256,7 +260,7 @@ class GenerateRunner:
     def _end_whole(self, task: _Task, error: LlmosError) -> list[Event]:
         """The model cannot be had: nothing of the task can run here."""
         if mends(error):
-            self.stop(task.name)
+            self._drop(task.name)
             return [TaskBroke(task.name, error)]
         waiting, task.waiting = task.waiting, []
         return [event for item in waiting for event in self._end_item(task, item, error)]

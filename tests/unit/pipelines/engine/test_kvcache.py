@@ -107,3 +107,23 @@ def test_memory_that_ends_while_it_grows_loses_nothing(monkeypatch: pytest.Monke
     cache.ensure(4, 256)
     assert cache.resident_bytes == 4 * 256 * cache.token_bytes
     assert float(cache.values[1][0, :, :128].min()) == 7.0
+
+
+def test_memory_that_ends_while_it_shrinks_promises_nothing_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some layers are small already when it ends: what needs more slots after that grows them all again."""
+    cache = cache_of()
+    cache.ensure(4, 128)
+    real, left = torch.zeros, [1]
+
+    def scarce(*args: object, **kwargs: object) -> torch.Tensor:
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+        return real(*args, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "zeros", scarce)
+        with pytest.raises(MemoryError):
+            cache.shrink(1, 128)
+    cache.ensure(3, 128)
+    assert all(tensor.shape[0] >= 3 for tensor in (*cache.keys, *cache.values))

@@ -168,3 +168,11 @@ def test_priors_come_from_others_at_ones_own_pace() -> None:
     assert (fresh.step_seconds, fresh.output_fraction, fresh.confidence) == (0.2, 0.25, 0.0)
     assert slow.step_seconds == pytest.approx(0.3)
     assert pool.prior("c", ("y", "generate")) is None
+
+
+def test_sequences_of_one_task_run_side_by_side() -> None:
+    """Eight outputs of 20 tokens take as many steps as one of them, in a batch of eight; more than fit, in turns."""
+    eight = service_of(FULL, 100, 8 * 20, 8, 8)
+    assert eight == (pytest.approx(1.0 + 10 * 0.24), pytest.approx(1.0 + 10 * 0.24))
+    assert service_of(FULL, 100, 8 * 20, 4, 8).seconds == pytest.approx(1.0 + 20 * 0.16)
+    assert service_of(FULL, 100, 2 * 20, 4, 2) == (pytest.approx(1.0 + 10 * 0.16), pytest.approx(1.0 + 10 * 0.16 / 2))

@@ -8,7 +8,7 @@ from llmos.pipelines.scheduling.costs import Cost
 from llmos.pipelines.scheduling.decide import decide
 from llmos.pipelines.scheduling.decision import Decision, Why
 from llmos.pipelines.scheduling.snapshot import Group, Rules, Snapshot, Waiting
-from tests.unit.pipelines.scheduling.making import LLAMA, RULES, device, key, snapshot, waiting
+from tests.unit.pipelines.scheduling.making import LLAMA, RULES, START, device, key, snapshot, waiting
 
 NOW = 1000.0
 BERT = Group("embed", "bert")
@@ -119,3 +119,35 @@ def test_tenants_take_turns_by_work() -> None:
     decision = decide(Snapshot(groups, [device(window={"": 8}, costs=cost)], RULES), NOW)
     chosen = [entry.group.tenant for entry in decision.chosen]
     assert (chosen.count("long"), chosen.count("short")) == (2, 6)
+
+
+SUSPECT = Group("generate", "llama", alone=True)
+RUNS = {"window": {"": 2}, "in_flight": {"generate": 1}, "resident": frozenset({"llama"})}
+
+
+def test_a_device_becomes_empty_for_who_must_be_alone() -> None:
+    """While a suspect waits, the device that is empty soonest gets nothing more of what comes after it; the others do."""
+    slow = device("a", work_seconds={"generate": 9.0}, **RUNS)
+    soon = device("b", work_seconds={"generate": 1.0}, **RUNS)
+    decision = decide(snapshot([waiting(SUSPECT, 1), waiting(LLAMA, 2, 3)], [slow, soon]), NOW)
+    assert places(decision) == [(2, "a")]
+    assert [held.why.rule for held in decision.held] == ["alone", "window"]
+
+
+def test_what_is_more_urgent_does_not_wait_for_a_suspect() -> None:
+    """Only what comes later in the order makes room, or all that is not overdue once the suspect itself is."""
+    urgent = waiting(LLAMA, 2, lane="interactive")
+    busy = [device("a", **RUNS)]
+    assert places(decide(snapshot([waiting(SUSPECT, 1), urgent], busy), NOW)) == [(2, "a")]
+    overdue = snapshot(
+        [waiting(SUSPECT, 1), urgent], busy, RULES._replace(ageing_seconds=1.0), START._replace(since_aged=3)
+    )
+    assert places(decide(overdue, NOW)) == []
+
+
+def test_suspects_follow_each_other_on_one_device() -> None:
+    """Where one runs alone the next one waits, so that the other devices go on."""
+    one = device("a", in_flight_alone=1, work_seconds={"generate": 9.0}, **RUNS)
+    other = device("b", work_seconds={"generate": 1.0}, **RUNS)
+    decision = decide(snapshot([waiting(SUSPECT, 1), waiting(LLAMA, 2)], [one, other]), NOW)
+    assert places(decision) == [(2, "b")]

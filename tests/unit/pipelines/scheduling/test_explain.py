@@ -127,3 +127,18 @@ def test_thousands_are_explained_in_no_time() -> None:
     assert found is not None
     assert found.position == 7778
     assert Counting.reads < 40
+
+
+def test_a_start_behind_what_nobody_measured_is_not_sure() -> None:
+    """How sure a prediction is, is that of the work before the task, too: a job must not be refused by a guess."""
+    known, guessed = Group("embed", "bert"), Group("generate", "llama")
+    busy = device(
+        costs={("bert", "embed"): Cost(1.0, confidence=0.9), ("llama", "generate"): Cost(9.0, confidence=0.1)}, **FULL
+    )
+    seen = snapshot([waiting(guessed, *range(10)), waiting(known, 10, 11, lane="batch")], [busy])
+    group = known._replace(level=key(10, lane="batch").level)
+    seen = seen._replace(waiting=[seen.waiting[0], seen.waiting[1]._replace(group=group)])
+    told = explain(seen, decide(seen, NOW), NOW).of(group, key(11, lane="batch"))
+    assert told is not None
+    assert told.position == 12
+    assert told.confidence == pytest.approx((90 * 0.1 + 2 * 0.9) / 92)

@@ -197,3 +197,11 @@ def test_the_first_refusal_is_the_cheapest_to_understand() -> None:
     )
     whys = [criterion(hopeless, waiting(LLAMA._replace(avoid="x"), 1, weight=1), RULES) for criterion in FILTERS]
     assert tuple(why.rule for why in whys if why) == NEAREST[: len(FILTERS)]
+
+
+def test_what_is_pinned_leaves_for_nobody() -> None:
+    """Of the budget only what is not pinned counts: another device is asked instead of waiting here for ever."""
+    full = device(budget_bytes=100, pinned_bytes=60, resident=frozenset({"other"}))
+    assert memory(full, waiting(LLAMA, 1, weight=40), RULES) is None
+    assert memory(full, waiting(LLAMA, 1, weight=41), RULES) == Why("memory", 41, 40)
+    assert memory(full, waiting(ECHO, 1), RULES) is None

@@ -8,6 +8,7 @@ import pytest
 
 from llmos.schemas.control import CancelTask
 from llmos.schemas.epochs import Deaths
+from llmos.schemas.errors import NeverFits
 from llmos.schemas.job import ErrorInfo, Task
 from llmos.schemas.partials import Outcome
 from llmos.schemas.telemetry import TaskFailed, TasksDone
@@ -56,6 +57,27 @@ async def test_a_failed_attempt_is_tried_again_later(office: Office) -> None:
     states = [(state.state, state.epoch, state.detail) for state in await office.sent("stream")]
     assert ("moved", attempt(1), "out of memory") in states
     assert ("waiting", attempt(1), "the next attempt") in states
+
+
+@pytest.mark.parametrize(("larger", "state"), [(200, "dispatched"), (100, "ended")])
+async def test_what_never_fits_is_tried_on_a_larger_device(office: Office, larger: int, state: str) -> None:
+    """However long that one is busy; where no device is larger, that is the outcome."""
+    task = dispatched(office, kind="generate", model="m")
+    assert task.device == "d"
+    office.beat("e", budget_bytes=larger, models=["m"], slots=0)
+    office.fail(task, "it needs more", NeverFits.code)
+    for _ in range(30):
+        office.beat()
+        office.beat("e", budget_bytes=larger, models=["m"], slots=0)
+        office.take_turn(1.0)
+    if state == "ended":
+        (outcome,) = await office.sent("partials")
+        assert [item.error.code for item in outcome.items] == ["never_fits"]
+        return
+    assert (office.states(), task.group.avoid) == ("retrying", "d")
+    office.beat("e", budget_bytes=larger, models=["m"], slots=1)
+    office.take_turn(1.0)
+    assert (office.states(), task.device) == (state, "e")
 
 
 async def test_attempts_end(office: Office) -> None:

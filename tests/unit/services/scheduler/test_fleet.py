@@ -337,3 +337,12 @@ def test_a_drain_by_command_lasts() -> None:
     drained.drained = True
     drained.heard(beat(), NOW)
     assert drained.view(NOW).draining
+
+
+def test_what_is_pinned_is_told_to_the_decision() -> None:
+    """Bytes of resident models that are pinned."""
+    residents = [
+        Residency(model="m", name="m", state="resident", resident_bytes=30, pinned=True),
+        Residency(model="n", name="n", state="resident", resident_bytes=20),
+    ]
+    assert device(residents=residents, budget_bytes=100).view(NOW).pinned_bytes == 30

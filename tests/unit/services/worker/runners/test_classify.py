@@ -22,7 +22,7 @@ from llmos.services.worker.runners.classify import classify, mends
     [
         (TooLong(tokens=9, model="m", limit=8), "too_long", False),
         (InvalidRequest(where="input", problem="no"), "invalid_request", False),
-        (NeverFits(model="m", need=2, have=1), "never_fits", False),
+        (NeverFits(model="m", need=2, have=1), "never_fits", True),
         (ModelUnavailable(model="m", device="d", problem="no"), "model_unavailable", True),
         (EngineFailed(problem="no"), "engine_failed", True),
         (MemoryError(), "device_out_of_memory", True),

@@ -275,14 +275,16 @@ def test_a_model_that_cannot_be_had_breaks_the_attempt(bench: Bench, decoder: st
     assert set(outcomes(events)) == {(2, 0)}
 
 
-def test_a_model_that_never_fits_fails_every_item(make_residents: Any, decoder: str) -> None:
-    """No attempt here can mend it: that is an outcome."""
+def test_a_model_that_never_fits_here_may_fit_elsewhere(make_residents: Any, decoder: str) -> None:
+    """No attempt here can mend it, but a larger device may: the scheduler is told."""
     small = Bench(make_residents(budget=1000))
     runner = GenerateRunner(small.models, small.meter)
     runner.start(task(1, decoder, [PROMPT, PROMPT]))
     events = small.finish(runner)
-    assert outcomes(events) == {(1, 0): "never_fits", (1, 1): "never_fits"}
-    assert isinstance(events[-1], TaskEnded)
+    assert [(event.name[1], event.error.code) for event in events if isinstance(event, TaskBroke)] == [
+        (1, "never_fits")
+    ]
+    assert not outcomes(events)
 
 
 def test_loading_is_told_to_all_who_wait(make_residents: Any, decoder: str) -> None:
@@ -295,3 +297,24 @@ def test_loading_is_told_to_all_who_wait(make_residents: Any, decoder: str) -> N
     assert {name for word in fresh.loading for name in word.names} == {(0, 1, 0, 1), (0, 2, 0, 1)}
     assert fresh.loading[-1].done == fresh.loading[-1].of > 0
     assert fresh.meter.loading_seconds > 0
+
+
+def test_who_joins_after_one_that_could_not_runs(bench: Bench, decoder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first task of a round breaks before it is in, with nobody in the batch: the next one joins and is stepped, its
+    model reserved as long."""
+    real = Engine.open
+
+    def broken(self: Engine, prompt: Any, choices: int = 1) -> Any:
+        if prompt == "bad":
+            raise RuntimeError("no kernel for this")
+        return real(self, prompt, choices)
+
+    monkeypatch.setattr(Engine, "open", broken)
+    runner = GenerateRunner(bench.models, bench.meter)
+    bench.load(decoder)
+    runner.start(task(1, decoder, prompt="bad"))
+    runner.start(task(2, decoder))
+    events = bench.finish(runner)
+    assert [event.name[1] for event in events if isinstance(event, TaskBroke)] == [1]
+    assert streamed_text(outcomes(events)[2, 0])
+    assert not bench.residents.in_use
