@@ -48,7 +48,9 @@ _WORDS: dict[str, Words] = {
     "memory": _memory,
     "avoided": lambda need, have: "a device failed it, so another is waited for",
     "alone": _alone,
-    "window": lambda need, have: f"every place on the devices is taken ({have:g} of {have:g})",
+    "window": lambda need, have: (
+        f"the devices have as much as they begin soon: {max(need - 1, 0):g} tasks, {have:g} at most"
+    ),
     "utilisation": lambda need, have: f"the devices are overloaded: ρ is {have:.2f} and at most {need:.2f} is allowed",
     "sooner": _sooner,
     "pressure": _pressure,

@@ -8,7 +8,8 @@ from llmos.infra.embedded.child import ChildSpec
 from llmos.infra.runtime.processes import service_spec
 from llmos.infra.settings import Settings
 from llmos.pipelines.engine.discovery import discover
-from llmos.pipelines.engine.specs import parse_spec
+from llmos.pipelines.engine.emulation import read_emulation
+from llmos.pipelines.engine.specs import DeviceSpec, parse_spec
 from llmos.schemas.errors import BadSetting
 
 _WORKER_SHARE = 0.8
@@ -27,13 +28,23 @@ def devices(settings: Settings, found: Sequence[str]) -> dict[str, str]:
     devices: dict[str, str] = {}
     for spec in specs:
         try:
-            name = f"{settings.node.name}.{parse_spec(spec).label}"
+            parsed = parse_spec(spec)
+            _check_options(parsed)
+            name = f"{settings.node.name}.{parsed.label}"
         except BadSetting as problem:
             raise BadSetting(setting="node.devices", problem=problem.values["problem"]) from None
         if name in devices:
             raise BadSetting(setting="node.devices", problem=f"{devices[name]} and {spec} would both be {name}")
         devices[name] = spec
     return devices
+
+
+def _check_options(spec: DeviceSpec) -> None:
+    """Says now what a worker of ours would say when it starts, again and again. Raises `BadSetting`."""
+    if spec.kind == "cpu":
+        spec.settings({})
+    elif spec.kind == "emulated":
+        read_emulation(spec)
 
 
 def worker_specs(settings: Settings) -> dict[str, ChildSpec]:

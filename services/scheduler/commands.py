@@ -8,17 +8,22 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
+from llmos.pipelines.models.naming import Names
 from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, alias_key, pin_key
 from llmos.schemas.control import ModelCommand, ModelOrder
 from llmos.schemas.errors import (
     AliasTaken,
     InvalidRequest,
     ModelPinned,
+    ModelQuarantined,
     NotOnDevice,
     UnknownAlias,
     UnknownDevice,
     UnknownModel,
 )
+from llmos.schemas.limits import Name
 
 EVERYWHERE = "every device"
 
@@ -42,6 +47,7 @@ def carry_out(command: ModelCommand, rows: Mapping[str, Any], devices: Devices, 
 
     Raises:
         UnknownModel: nothing in the catalog has that name, or it stands for several models.
+        ModelQuarantined, ModelGone: no node has it whole, or at all, and the command needs that.
         UnknownDevice, NotOnDevice: the device is not there, or its node has not got the model.
         AliasTaken, UnknownAlias: of `alias` and `unalias`.
         ModelPinned: of `unload`.
@@ -53,7 +59,7 @@ def carry_out(command: ModelCommand, rows: Mapping[str, Any], devices: Devices, 
         return _unalias(command, rows)
     if command.what == "verify" and not command.model:
         return _order(command, None, now)
-    model = named(command.model, rows)
+    model = _usable(command, rows)
     if command.what == "alias":
         return _alias(command, model, rows)
     if command.what == "unpin":
@@ -92,14 +98,33 @@ def named(name: str, rows: Mapping[str, Any]) -> Model:
     return found[0]
 
 
+def _usable(command: ModelCommand, rows: Mapping[str, Any]) -> Model:
+    """The model that is meant; of commands that need its files one that some node has."""
+    names = Names(rows.values())
+    try:
+        model = named(command.model, rows)
+    except UnknownModel:
+        names.resolve(command.model)  # says why, where a node has it in quarantine
+        raise
+    if command.what in ("alias", "pin", "load", "verify"):
+        try:
+            names.resolve(model.identity)
+        except ModelQuarantined:
+            if command.what != "verify":
+                raise
+    return model
+
+
 def pins_of(identity: str, rows: Mapping[str, Any]) -> list[Pin]:
     """Where the model is pinned."""
     return [row for row in rows.values() if isinstance(row, Pin) and row.identity == identity]
 
 
 def _alias(command: ModelCommand, model: Model, rows: Mapping[str, Any]) -> Carried:
-    if not command.alias:
-        raise InvalidRequest(where="alias", problem="it is empty")
+    try:
+        msgspec.convert(command.alias, Name)
+    except msgspec.ValidationError as problem:
+        raise InvalidRequest(where="alias", problem=str(problem)) from None
     if any(isinstance(row, Model) and command.alias in (row.name, row.identity) for row in rows.values()):
         raise AliasTaken(alias=command.alias)
     row = Alias(name=command.alias, identity=model.identity)

@@ -5,14 +5,15 @@ it is fenced first. Either way its tasks go on elsewhere at once. Against which 
 
 - a process that a signal ended: against all that it had in hand (a task that kills in its first moment is in no list yet);
 - a step that hangs: against those that run in it, or all in hand where none does (a model that hangs while it loads);
-- silence, an orderly end, the end of a life that was given up: against none.
+- silence: against those that ran, once the node says that it had to kill the silent worker (the network may be silent, too);
+- an orderly end, the end of a life that was given up for a hang: against none (more).
 
 Of those that ran together nobody knows which one is to blame, so from the second time on each of them runs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import structlog
 
@@ -27,9 +28,12 @@ from llmos.services.scheduler.effects import Effects
 from llmos.services.scheduler.fences import Fences
 from llmos.services.scheduler.fleet import Device
 from llmos.services.scheduler.job_desk import JobDesk
-from llmos.services.scheduler.jobs import LiveJob, LiveTask
+from llmos.services.scheduler.jobs import LiveJob, LiveTask, TaskName
 
 log = structlog.get_logger()
+
+SILENCED = 1000
+"""Silent lives of which the end is still waited for, at most."""
 
 
 class Desk(JobDesk):
@@ -42,6 +46,8 @@ class Desk(JobDesk):
         self.windows: dict[str, dict[str, float]] = {}
         """What the windows of devices were when they were last looked at: their next life begins with them."""
         self._own_word_at = 0.0
+        self._silenced: dict[tuple[str, int], list[TaskName]] = {}
+        """What ran on lives that were given up for their silence, by device and process."""
 
     def heartbeat(self, message: Heartbeat, now: float) -> None:
         """A worker lives."""
@@ -110,6 +116,8 @@ class Desk(JobDesk):
 
     def worker_died(self, message: WorkerDied, now: float) -> None:
         """A node saw the end of a worker."""
+        if message.signal:
+            self._count_silenced(self._silenced.pop((message.device, message.pid), ()))
         device = self.fleet.get(message.device)
         if device is not None and device.last.pid == message.pid:
             orderly = not message.signal or device.draining
@@ -134,10 +142,25 @@ class Desk(JobDesk):
             silent = not device.alive(now)
             if silent and not self._listened(device):
                 continue
-            # Silence is the network's word as well as the worker's: it speaks against no task.
+            if silent:
+                # It is the network's word as well as the worker's, and speaks against no task until the node has to kill it.
+                names = [task.name for task in _hanging(device)]
+                self._silenced[device.name, device.last.pid] = names
+                while len(self._silenced) > SILENCED:
+                    del self._silenced[next(iter(self._silenced))]
             self._give_up_device(device, reason, () if silent else _hanging(device), now)
         self.reconcile_avoiding(now)
         self._look_after_drains(now)
+
+    def _count_silenced(self, names: Iterable[TaskName]) -> None:
+        """A silent worker had to be killed: it was the worker that was silent, under these tasks."""
+        for name in names:
+            task = self.jobs.task(name)
+            if task is None or task.state in ("done", "ended"):
+                continue
+            task.deaths = self.deaths.died(task)
+            if task.deaths >= self.settings.deaths:
+                self._give_up(task, WorkerDeaths(deaths=task.deaths))
 
     def _listened(self, device: Device) -> bool:
         """Whether the log brought anything since the device was heard: else the log is silent, not the device.

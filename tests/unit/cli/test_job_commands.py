@@ -25,7 +25,7 @@ def test_a_job_is_shown_with_its_parts(llmos: Callable[..., Result], system: Any
     """What the scheduler knows of it, and that there is no answer yet."""
     system.bodies = {"job": {"job_id": JOB, "submissions": [SUBMISSION]}, "jobs": {"jobs": [SUBMISSION]}}
     said = llmos("jobs", "show", JOB)
-    assert "every place on the devices is taken" in said.stdout
+    assert "the devices have as much as they begin soon" in said.stdout
     assert "no answer yet" in said.stderr
     assert "1 waiting" in llmos("jobs", "list").stdout
     assert json.loads(llmos("jobs", "list", "--json").stdout)["s"] == 5
@@ -38,7 +38,7 @@ def test_a_wait_is_explained(llmos: Callable[..., Result], system: Any) -> None:
     said = llmos("jobs", "explain", JOB).stdout
     waits, runs = said.splitlines()[-2:]
     assert waits.split()[:5] == ["0", "waiting", "–", "3", "2"]
-    assert waits.endswith("every place on the devices is taken (16 of 16)")
+    assert waits.endswith("the devices have as much as they begin soon: 16 tasks, 16 at most")
     assert "ago" in waits
     assert runs.split()[:4] == ["1", "dispatched", "node-0.cpu0", "–"]
     shown = json.loads(llmos("jobs", "explain", JOB, "--json").stdout)

@@ -82,7 +82,10 @@ def waiting(**fields: Any) -> StateChanged:
     ("event", "line"),
     [
         (waiting(), "waiting"),
-        (waiting(rule="window", need=17, have=16), "waiting: every place on the devices is taken (16 of 16)"),
+        (
+            waiting(rule="window", need=17, have=16),
+            "waiting: the devices have as much as they begin soon: 16 tasks, 16 at most",
+        ),
         (
             waiting(rule="memory", need=3 * 1024**3, have=1024**3, position=2, predicted_start_at=12.5),
             "waiting as the 2nd in the queue and should begin in 2.5 s: memory: 3.0 GiB are needed, 1.0 GiB can be had",

@@ -15,7 +15,7 @@ from llmos.cli.rules import in_words
     ("rule", "need", "have", "words"),
     [
         ("", 0, 0, ""),
-        ("window", 17, 16, "every place on the devices is taken (16 of 16)"),
+        ("window", 17, 16, "the devices have as much as they begin soon: 16 tasks, 16 at most"),
         ("memory", 2048, 1024, "memory: 2.0 KiB are needed, 1.0 KiB can be had"),
         ("utilisation", 4, 5.5, "the devices are overloaded: ρ is 5.50 and at most 4.00 is allowed"),
         ("sooner", 4.0, 0.5, "a busy device will be done with it in 0.5 s, any other only in 4.0 s"),

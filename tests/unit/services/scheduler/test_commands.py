@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, alias_key, node_models_key, pin_key
+from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, Quarantined, alias_key, node_models_key, pin_key
 from llmos.schemas.control import ModelCommand, ModelOrder
 from llmos.schemas.errors import LlmosError
+from llmos.schemas.job import ErrorInfo
 from llmos.services.scheduler.commands import carry_out, named
 from tests.kit.bench import NOW
 
@@ -145,3 +146,31 @@ def test_nobody_has_it() -> None:
         else:
             with pytest.raises(LlmosError, match="cannot be on any device"):
                 carry_out(asked, ROWS, {}, NOW)
+
+
+@pytest.mark.parametrize("what", ["alias", "pin", "load", "verify"])
+def test_what_needs_files_says_where_they_are(what: str) -> None:
+    """A model in quarantine is refused with the reason, also one that was never read whole; one that is gone as gone."""
+    broken = Quarantined(name="broken", directory="d", error=ErrorInfo(code="model_damaged", message="a bit flipped"))
+    rows = {
+        NEW: model(NEW, "broken"),
+        OLD: model(OLD, "gone"),
+        node_models_key("n").decode(): NodeModels(node="n", at=5.0, quarantined=[broken]),
+    }
+    with pytest.raises(LlmosError) as gone:
+        carry_out(command(what, "gone", alias="a"), rows, DEVICES, NOW)
+    assert gone.value.code == "model_gone"
+    if what == "verify":
+        assert carry_out(command(what, "broken"), rows, DEVICES, NOW).orders
+    else:
+        with pytest.raises(LlmosError, match="a bit flipped"):
+            carry_out(command(what, "broken", alias="a"), rows, DEVICES, NOW)
+    del rows[NEW]
+    with pytest.raises(LlmosError, match="a bit flipped"):
+        carry_out(command(what, "broken", alias="a"), rows, DEVICES, NOW)
+
+
+def test_an_alias_is_a_name() -> None:
+    """What `catalog` could not be read with is refused, and says what it may be."""
+    with pytest.raises(LlmosError, match="alias"):
+        carry_out(command("alias", "llama", alias="x y"), ROWS, DEVICES, NOW)

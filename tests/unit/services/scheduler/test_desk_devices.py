@@ -128,6 +128,20 @@ async def test_a_log_that_is_silent_is_no_silent_worker(office: Office) -> None:
     assert (task.state, task.deaths) == ("retrying", 0)
 
 
+async def test_silence_that_a_kill_confirms_speaks_against_what_ran(office: Office) -> None:
+    """Its node had to kill the silent worker: a task that silences workers ends at the third; another process is another."""
+    (task,) = at_work(office, 0)
+    office.beat(running=[office.named(task)], queued=[])
+    for _ in range(12):
+        office.take_turn(0.5)
+    assert (task.state, task.deaths) == ("retrying", 0)
+    office.die(pid=12)
+    assert task.deaths == 0
+    office.die()
+    office.die()
+    assert task.deaths == 1, "once, however often it is told"
+
+
 # --- drains ---
 
 
