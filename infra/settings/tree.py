@@ -142,7 +142,8 @@ class Scheduler(_Group):
         1.5, description="a job is refused when it is predicted to take so many times the time it has"
     )
     deadline_confidence: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.6, description="how sure a prediction must be (0 … 1) for a job to be refused by it"
+        0.75,
+        description="how sure a prediction must be (0 … 1) for a job to be refused by it",
     )
     record: Literal["none", "choices", "inputs"] = Field(
         "choices",

@@ -9,7 +9,7 @@ from llmos.pipelines.scheduling.deadlines import unreachable
 from llmos.pipelines.scheduling.decision import Held
 from llmos.pipelines.scheduling.explain import Explanation
 from llmos.schemas.catalog import Model, NodeModels
-from llmos.schemas.errors import DeadlineUnreachable, FailedError, ModelGone, NeverFits, RefusedError
+from llmos.schemas.errors import DeadlineUnreachable, FailedError, ModelGone, ModelQuarantined, NeverFits, RefusedError
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.jobs import LiveJob
 
@@ -25,8 +25,8 @@ class Refusing:
         self._since: dict[_Alike, float] = {}
 
     def look(self, held: Sequence[Held], now: float) -> None:
-        """Ends what was too large for every device, or whose model nobody has, during a whole while: a larger device may
-        be starting anew, and a model may be copied just now."""
+        """Ends what was too large for every device, or whose model nobody has whole, during a whole while: a larger device
+        may be starting anew, and a model may be copied or mended just now."""
         if not held and not self._since:
             return
         hopeless: dict[_Alike, RefusedError | FailedError] = {}
@@ -45,19 +45,21 @@ class Refusing:
             have = self._desk.fleet.largest_budget
             need = int(entry.why.need)
             return NeverFits(model=self._name(entry.group.model), need=need, have=have) if need > have else None
-        if entry.why.rule == "model" and self._gone(entry.group.model):
-            return ModelGone(model=self._name(entry.group.model))
-        return None
+        return self._nowhere(entry.group.model) if entry.why.rule == "model" else None
 
-    def _gone(self, identity: str) -> bool:
-        """Whether the nodes have told what they have, none has the model, and none holds it in quarantine."""
+    def _nowhere(self, identity: str) -> RefusedError | FailedError | None:
+        """Why a model can be had nowhere: in quarantine, or gone; None: a node has it, or no node has told what it has."""
         nodes = [row for row in self._models.values() if isinstance(row, NodeModels)]
         if not nodes or any(identity in device.last.models for device in self._desk.fleet):
-            return False
+            return None
+        if any(identity in node.models for node in nodes):
+            return None
         name = self._name(identity)
-        return not any(
-            identity in node.models or any(entry.name == name for entry in node.quarantined) for node in nodes
-        )
+        for node in nodes:
+            for entry in node.quarantined:
+                if entry.name == name:
+                    return ModelQuarantined(model=name, node=node.node, problem=entry.error.message.removesuffix("."))
+        return ModelGone(model=name)
 
     def _name(self, identity: str) -> str:
         model = self._models.get(identity)

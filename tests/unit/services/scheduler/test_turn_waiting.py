@@ -202,13 +202,13 @@ def node(models: list[str], quarantined: list[str] = []) -> NodeModels:  # noqa:
 @pytest.mark.parametrize(
     ("row", "ends"),
     [
-        pytest.param(None, False, id="no node has told what it has"),
-        pytest.param(node(["other"]), True, id="nobody has it any more"),
-        pytest.param(node(["other", "m"]), False, id="a node has it, whose worker is starting"),
-        pytest.param(node(["other"], ["model"]), False, id="quarantined: somebody may mend it"),
+        pytest.param(None, None, id="no node has told what it has"),
+        pytest.param(node(["other"]), ("failed", "model_gone"), id="nobody has it any more"),
+        pytest.param(node(["other", "m"]), None, id="a node has it, whose worker is starting"),
+        pytest.param(node(["other"], ["model"]), ("refused", "model_quarantined"), id="nobody has it whole"),
     ],
 )
-async def test_a_model_that_is_gone_ends_its_jobs(row: NodeModels | None, ends: bool) -> None:
+async def test_a_model_that_is_gone_ends_its_jobs(row: NodeModels | None, ends: tuple[str, str] | None) -> None:
     """After a while, for it may be on its way from one place to another; until then the job is held."""
     office = office_of()
     office.turn = Turn(office.desk, {"m": MODEL} | ({"node:n": row} if row else {}))
@@ -219,7 +219,7 @@ async def test_a_model_that_is_gone_ends_its_jobs(row: NodeModels | None, ends: 
     assert ([held.why.rule for held in office.turn.held], await office.sent("partials")) == (["model"], [])
     office.take_turn(0.2)
     verdicts = await office.sent("partials")
-    assert [(v.verdict, v.error.code) for v in verdicts] == ([("failed", "model_gone")] if ends else [])
+    assert [(v.verdict, v.error.code) for v in verdicts] == ([ends] if ends else [])
 
 
 # --- records ---
