@@ -9,6 +9,9 @@ from llmos.schemas.base import Message
 from llmos.schemas.catalog import Alias, Model, NodeModels, Quarantined
 from llmos.schemas.errors import ModelGone, ModelQuarantined, UnknownModel
 
+SHORTEST_IDENTITY = 8
+"""Hexadecimal digits at the beginning of an identity that may stand for it."""
+
 
 class _InQuarantine(NamedTuple):
     node: NodeModels
@@ -34,6 +37,17 @@ class Names:
                 self._aliases[row.name] = row.identity
             elif isinstance(row, NodeModels):
                 self._take_node(row)
+
+    def find(self, name: str) -> Model:
+        """The model of that name, or of an identity's first 8 digits or more, whether or not a node has it whole.
+
+        Raises:
+            UnknownModel: there is none, or the beginning of an identity is that of several.
+        """
+        found = self._called(name)
+        if not found:
+            raise UnknownModel(model=name)
+        return max(found, key=lambda model: (self._told_at or {}).get(model.identity, -1.0))
 
     def resolve(self, name: str) -> Model:
         """The model of that name.
@@ -68,7 +82,12 @@ class Names:
             return [] if model is None else [model]
         if name in self._models:
             return [self._models[name]]
-        return self._by_name.get(name, [])
+        if name in self._by_name:
+            return self._by_name[name]
+        if len(name) < SHORTEST_IDENTITY:
+            return []
+        begun = [model for identity, model in self._models.items() if identity.startswith(name)]
+        return begun if len(begun) == 1 else []
 
     def _take_node(self, row: NodeModels) -> None:
         told_at = self._told_at = {} if self._told_at is None else self._told_at

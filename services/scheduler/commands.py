@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmos.pipelines.models.naming import Names
-from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, alias_key, pin_key
+from llmos.schemas.catalog import Alias, Model, Pin, alias_key, pin_key
 from llmos.schemas.control import ModelCommand, ModelOrder
 from llmos.schemas.errors import (
     AliasTaken,
@@ -76,33 +76,11 @@ def carry_out(command: ModelCommand, rows: Mapping[str, Any], devices: Devices, 
     return _order(command, model, now)
 
 
-def named(name: str, rows: Mapping[str, Any]) -> Model:
-    """The model of an alias, a name or an identity (or its first 8 hexadecimal digits or more).
-
-    Of several models of one name it is the one that a node has; of several of those, the one told of last.
-
-    Raises:
-        UnknownModel: there is none, or the beginning of an identity is that of several.
-    """
-    alias = rows.get(alias_key(name).decode())
-    wanted = alias.identity if isinstance(alias, Alias) else name
-    models = [row for row in rows.values() if isinstance(row, Model)]
-    found = [model for model in models if model.identity == wanted]
-    if not found:
-        had = {identity: row.at for row in rows.values() if isinstance(row, NodeModels) for identity in row.models}
-        found = sorted((m for m in models if m.name == wanted), key=lambda model: -had.get(model.identity, -1.0))[:1]
-    if not found and len(wanted) >= 8:
-        found = [model for model in models if model.identity.startswith(wanted)]
-    if len(found) != 1:
-        raise UnknownModel(model=name)
-    return found[0]
-
-
 def _usable(command: ModelCommand, rows: Mapping[str, Any]) -> Model:
     """The model that is meant; of commands that need its files one that some node has."""
     names = Names(rows.values())
     try:
-        model = named(command.model, rows)
+        model = names.find(command.model)
     except UnknownModel:
         names.resolve(command.model)  # says why, where a node has it in quarantine
         raise

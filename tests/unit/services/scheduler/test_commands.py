@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from llmos.pipelines.models.naming import Names
 from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, Quarantined, alias_key, node_models_key, pin_key
 from llmos.schemas.control import ModelCommand, ModelOrder
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import ErrorInfo
-from llmos.services.scheduler.commands import carry_out, named
+from llmos.services.scheduler.commands import carry_out
 from tests.kit.bench import NOW
 
 OLD, NEW, OTHER = ("0a" * 32, "0b" * 32, "0a" * 4 + "cc" * 28)
@@ -60,14 +61,14 @@ def test_how_a_model_is_named(name: str, identity: str | None) -> None:
     """By identity or its beginning, name (the one that was told of last) or alias; nothing that stands for two."""
     if identity is None:
         with pytest.raises(LlmosError, match="No model named"):
-            named(name, ROWS)
+            Names(ROWS.values()).find(name)
     else:
-        assert named(name, ROWS).identity == identity
+        assert Names(ROWS.values()).find(name).identity == identity
 
 
 def test_a_name_that_no_node_has_is_still_one() -> None:
     """Of a model that is gone an operator may ask, too: to unpin it, say."""
-    assert named("llama", {OLD: ROWS[OLD]}).identity == OLD
+    assert Names([ROWS[OLD]]).find("llama").identity == OLD
 
 
 @pytest.mark.parametrize(
