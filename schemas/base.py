@@ -6,6 +6,7 @@ ignores what it does not know. A new major is a new struct beside the old one.
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import msgspec
@@ -77,10 +78,18 @@ class Codec(msgspec.Struct, frozen=True):
         try:
             kind = peek(data, type=_Peek).type
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return Malformed(problem=str(problem)[:500])
+            return Malformed(problem=without_values(problem)[:500])
         if kind is not None and kind not in known.split(", "):
             return UnknownVersion(type=kind[:64], known=known)
-        return Malformed(problem=str(problem)[:500])
+        return Malformed(problem=without_values(problem)[:500])
+
+
+_QUOTED = re.compile(r"'[^']*'")
+
+
+def without_values(problem: Exception) -> str:
+    """What is wrong, without the values that were found: it travels in the clear, and they may be somebody's secret."""
+    return _QUOTED.sub("'…'", str(problem)) if str(problem).startswith("Invalid ") else str(problem)
 
 
 class _Peek(msgspec.Struct):

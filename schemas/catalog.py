@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from llmos.schemas.base import Codec, Message, Value
-from llmos.schemas.job import ErrorInfo
-from llmos.schemas.limits import Count, Key, Name, Seconds, Short, TenantName, Timeout
+from llmos.schemas.job import ErrorInfo, Lane
+from llmos.schemas.limits import (
+    Count,
+    Digest,
+    Key,
+    ModelRef,
+    Name,
+    Seconds,
+    Short,
+    TenantName,
+    Timeout,
+    TopicName,
+)
 
 
 class Model(Message, frozen=True, kw_only=True, tag="model/1"):
@@ -69,17 +82,57 @@ class Alias(Message, frozen=True, kw_only=True, tag="alias/1"):
     identity: str
 
 
+class Quotas(Value, frozen=True, kw_only=True):
+    """What a tenant may use; 0: as much as there is."""
+
+    jobs: Count = 0
+    """Submissions in flight."""
+    bytes: Count = 0
+    """Payload bytes in flight."""
+    requests_per_second: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    tokens_per_second: Annotated[float, Meta(ge=0, le=1e12)] = 0.0
+    """Tokens read and written. Those of answers are charged once they are known: above it, new requests are refused."""
+    burst_seconds: Annotated[float, Meta(ge=1, le=86_400)] = 10.0
+    """How much of the two rates may be saved up: so many seconds' worth."""
+
+
 class Tenant(Message, frozen=True, kw_only=True, tag="tenant/1"):
     """Who may ask; keyed by name."""
 
     name: TenantName
     plaintext: Literal["allow", "forbid"] = "forbid"
+    """Whether payloads may come, and answers go, in the clear."""
     mac: Literal["optional", "required"] = "required"
     wrapped_secret: Key = b""
     """The tenant's secret under the system's key-encryption key."""
     key_id: str = ""
-    weight: float = 1.0
+    fingerprint: Digest = b""
+    """Of the secret, to compare."""
+    previous_secret: Key = b""
+    """The secret before the last rotation, wrapped alike; it holds until `previous_until`."""
+    previous_key_id: str = ""
+    previous_until: Seconds = 0.0
+    reply_key: Key = b""
+    """Public key to which answers are sealed where a request names none (see `llmos.infra.crypto.hpke`)."""
+    reply_prefixes: list[TopicName] = []
+    """`reply_to` topics begin with one of these, beside the system's own rule; empty: with `reply.<name>.`"""
+    lanes: list[Lane] = []
+    """It may use these; empty: all. So are `kinds` and `models`."""
+    kinds: list[Name] = []
+    models: list[ModelRef] = []
+    """Names, aliases, identities; `*` stands for any characters."""
+    weight: Annotated[float, Meta(gt=0, le=1e6)] = 1.0
+    """Of its share of the devices' time while others wait."""
+    quotas: Quotas = Quotas()
+    default_timeout: Timeout = 600.0
     longest_timeout: Timeout = 86_400.0
+    made_at: Seconds = 0.0
+    note: Short = ""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """What its `reply_to` topics may begin with."""
+        return tuple(self.reply_prefixes) or (f"reply.{self.name}.",)
 
 
 def alias_key(name: str) -> bytes:

@@ -38,6 +38,7 @@ class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task/1"):
 
     partition: Partition
     s: Offset
+    mac: Digest = b""
 
 
 class Query(Message, frozen=True, kw_only=True, tag="query/1"):
@@ -68,6 +69,7 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain/1"):
     id: str = ""
     """Of the reply, where one is wanted."""
     reply_to: TopicName | None = None
+    mac: Digest = b""
 
 
 class ModelCommand(Message, frozen=True, kw_only=True, tag="model_command/1"):
@@ -84,6 +86,7 @@ class ModelCommand(Message, frozen=True, kw_only=True, tag="model_command/1"):
     """Empty: every device whose node has it."""
     at: Seconds
     reply_to: TopicName | None = None
+    mac: Digest = b""
 
 
 class ModelOrder(Message, frozen=True, kw_only=True, tag="model_order/1"):
@@ -95,6 +98,7 @@ class ModelOrder(Message, frozen=True, kw_only=True, tag="model_order/1"):
     device: str = ""
     """Empty: every device."""
     at: Seconds
+    mac: Digest = b""
 
 
 class Fence(Message, frozen=True, kw_only=True, tag="fence/1"):
@@ -107,13 +111,23 @@ class Fence(Message, frozen=True, kw_only=True, tag="fence/1"):
     pid: Count
     at: Seconds
     reason: Short = ""
+    mac: Digest = b""
 
 
-def signed_control(message: Cancel | Query) -> bytes:
-    """What the MAC of a cancel or a query covers."""
-    if isinstance(message, Cancel):
-        return msgspec.msgpack.encode(["llmos-cancel-1", message.tenant, message.job_id, message.at])
-    return msgspec.msgpack.encode(["llmos-query-1", message.tenant, message.id, message.what, message.job_id])
+Operators = ModelCommand | Drain
+"""By operators, under their key; a `Query` without a tenant is one too."""
+Orders = CancelTask | ModelOrder | Fence
+"""By the scheduler, under the key `control`."""
+
+
+def signed_control(message: Cancel | Query | Operators | Orders) -> bytes:
+    """What the MAC covers: a label that names the kind, and every field, in one canonical order (MessagePack).
+
+    Under the tenant's secret, of a cancel and of a tenant's query; under the operators' key, of their commands and of
+    queries that name no tenant; under the key `control`, of the scheduler's orders.
+    """
+    fields = [getattr(message, name) for name in message.__struct_fields__ if name != "mac"]
+    return msgspec.msgpack.encode([f"llmos-{message.__struct_config__.tag}", *fields])
 
 
 CONTROL = Codec.of(Cancel, CancelTask, Query, Drain, ModelCommand, ModelOrder, Fence)

@@ -20,9 +20,14 @@ class LlmosError(Exception):
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    retry_after: float = 0.0
+    """When trying again makes sense, in seconds; 0: unknown. Set by the value of that name."""
 
     def __init__(self, **values: object) -> None:
         self.values = values
+        after = values.get("retry_after")
+        if isinstance(after, int | float):
+            self.retry_after = max(float(after), 0.0)
         text = " ".join((type(self).__doc__ or "").split())
         super().__init__(text.format(**values) if values else text)
 
@@ -129,6 +134,32 @@ class PlaintextForbidden(RefusedError):
     """Tenant {tenant!r} must seal its payloads; its policy does not allow clear ones."""
 
     code = "plaintext_forbidden"
+
+
+class NotAllowed(RefusedError):
+    """Tenant {tenant!r} may not use {what} {name!r}; ask an operator, who sees its rights with `llmos tenants show`."""
+
+    code = "not_allowed"
+
+
+class QuotaExceeded(RefusedError):
+    """Tenant {tenant!r} has used {used} of {limit} {what}; try again in {retry_after:.1f} s."""
+
+    code = "quota_exceeded"
+    retryable = True
+
+
+class UnknownKey(RefusedError):
+    """The payload is sealed to key {key_id!r}, which this system does not have (any more); `llmos keys export` tells the
+    present one."""
+
+    code = "unknown_key"
+
+
+class OperatorOnly(RefusedError):
+    """Only operators may ask for {what}: sign it with the operators' key, which the keyring of the system has."""
+
+    code = "operator_only"
 
 
 class IdempotencyConflict(RefusedError):
@@ -265,6 +296,19 @@ class Forged(RecordError):
     code = "forged"
 
 
+class Stale(RecordError):
+    """The request was signed {seconds:.0f} s before or after the log took it, and {limit:.0f} s are allowed: it is an old one
+    sent again, or the client's clock is wrong."""
+
+    code = "stale"
+
+
+class Replayed(RecordError):
+    """The request was taken before: its nonce was used by the one at {first}."""
+
+    code = "replayed"
+
+
 class Corrupt(RecordError):
     """The checksum does not match the payload: it was damaged on its way."""
 
@@ -329,6 +373,31 @@ class KeyringMismatch(OperatorError):
     sealed with it, and the tenants' secrets, open with no other."""
 
     code = "keyring_mismatch"
+
+
+class TenantTaken(OperatorError):
+    """There is a tenant {tenant!r} already, or one whose name with a dot begins or continues it ({other!r}); choose another
+    name."""
+
+    code = "tenant_taken"
+
+
+class NoSuchTenant(OperatorError):
+    """There is no tenant {tenant!r}; `llmos tenants list` shows those that there are."""
+
+    code = "no_such_tenant"
+
+
+class NotReplayable(OperatorError):
+    """The dead letter of {origin} cannot be put back: {problem}."""
+
+    code = "not_replayable"
+
+
+class ReceiptForged(OperatorError):
+    """The receipt of {job} is not as it was signed: {problem}."""
+
+    code = "receipt_forged"
 
 
 class AlreadyRunning(OperatorError):

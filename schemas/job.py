@@ -48,11 +48,22 @@ class ErrorInfo(Value, frozen=True, kw_only=True):
     code: Code
     message: Short
     retryable: bool = False
+    retry_after: Seconds = 0.0
+    """When trying again makes sense, in seconds; 0: unknown."""
 
 
 def error_info(error: LlmosError) -> ErrorInfo:
     """An error as it travels."""
-    return ErrorInfo(code=error.code, message=str(error)[:2048], retryable=error.retryable)
+    return ErrorInfo(
+        code=error.code, message=str(error)[:2048], retryable=error.retryable, retry_after=error.retry_after
+    )
+
+
+class Option(Value, frozen=True, array_like=True, kw_only=False):
+    """A number that an input sets to something else than its default."""
+
+    name: Code
+    value: float
 
 
 class Head(Value, frozen=True, kw_only=True):
@@ -71,8 +82,9 @@ class Head(Value, frozen=True, kw_only=True):
     events: Events = "states"
     reply_to: TopicName | None = None
     reply_key: Key = b""
-    """Public key to which answers and events are sealed; empty for a clear answer."""
+    """Public key to which answers and events are sealed (as `llmos.infra.crypto.hpke` has it); empty for a clear answer."""
     wrapped_output_key: Key = b""
+    """Not written any more: an envelope carries its wrapped keys itself."""
     content_digest: Digest = b""
     """HMAC-SHA-256 of the request's content under the tenant's secret."""
     priority: Priority = 4
@@ -86,6 +98,10 @@ class Head(Value, frozen=True, kw_only=True):
     admitted_at: Seconds = 0.0
     sealed_at: Seconds = 0.0
     traceparent: Traceparent = ""
+    sealed: bool = False
+    """The client sealed the payload."""
+    options: list[Option] = []
+    """Of a receipt: the numbers by which the input asks for more or less than usual (`max_tokens`, `temperature`, …)."""
 
     @property
     def hold(self) -> str:
@@ -111,8 +127,13 @@ class Item(Value, frozen=True, kw_only=True):
 
     output_index: Count
     output: Sealed = b""
-    """MessagePack of the kind's output; sealed for the asker where it asked so."""
+    """MessagePack of the kind's output; where `sealed`, an envelope of it for the asker."""
     error: ErrorInfo | None = None
+    sealed: bool = False
+    part: Count = 0
+    """The part it belongs to; its attempt is `Answer.epochs[part]`."""
+    digest: Digest = b""
+    """HMAC of the clear output, or of the error's code, under a key that only the tenant and the worker have."""
     tokens_in: Count = 0
     tokens_out: Count = 0
 

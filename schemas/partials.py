@@ -20,6 +20,8 @@ class Outcome(Message, frozen=True, kw_only=True, tag="outcome/1"):
     items: list[Item]
     usage: Usage = Usage()
     times: Times = Times()
+    precision: str = ""
+    """Number format of the model as it ran."""
 
 
 class Verdict(Message, frozen=True, kw_only=True, tag="verdict/1"):

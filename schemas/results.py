@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+import msgspec
+
 from llmos.schemas.base import Codec, Message, Value
-from llmos.schemas.job import ErrorInfo, Item, Lane, Origin, Usage
+from llmos.schemas.job import ErrorInfo, Item, Lane, Option, Origin, Usage
 from llmos.schemas.limits import (
     Count,
     Digest,
@@ -58,6 +60,7 @@ class Answer(Message, frozen=True, kw_only=True, tag="answer/1"):
     """The epoch of each part that counts."""
     devices: list[Name] = []
     wrapped_output_key: Key = b""
+    """Not written any more: an envelope carries its wrapped keys itself."""
     usage: Usage = Usage()
     stages: Stages = Stages()
 
@@ -77,7 +80,9 @@ class Receipt(Message, frozen=True, kw_only=True, tag="receipt/1"):
     hold: str = ""
     origin: Origin
     content_digest: Digest = b""
+    """HMAC of the request's content under the tenant's secret."""
     output_digest: Digest = b""
+    """SHA-256 over the digests of the answer's items; see `llmos.infra.crypto.channels`."""
     binds: bool = False
     """The job was accepted, so that its idempotency key is bound."""
     attempts: Count = 0
@@ -86,6 +91,25 @@ class Receipt(Message, frozen=True, kw_only=True, tag="receipt/1"):
     stages: Stages = Stages()
     reply_failed: str = ""
     """Why the copy to `reply_to` was left out."""
+    precision: str = ""
+    """Number format of the model as it ran (`bfloat16`, …); of several parts that differ, all of them."""
+    options: list[Option] = []
+    """See `Head.options`."""
+    part_count: Count = 0
+    item_count: Count = 0
+    signing_key: str = ""
+    signature: Key = b""
+    """Ed25519 over `signed_receipt`, by the system's receipt key; anyone can check it with the public half."""
+
+
+def signed_receipt(record: bytes) -> bytes:
+    """What a receipt's signature covers: a label, and the record's own map without `signature`, written anew.
+
+    It is made of the record, not of the fields that this version knows: receipts of later versions can be checked too.
+    """
+    fields = msgspec.msgpack.decode(record)
+    fields.pop("signature", None)
+    return b"llmos-receipt-1\0" + msgspec.msgpack.encode(fields)
 
 
 RESULTS = Codec.of(Answer)

@@ -13,6 +13,7 @@ from llmos.schemas.limits import (
     Offset,
     Partition,
     RequestId,
+    Sealed,
     Seconds,
     Short,
     Text,
@@ -41,6 +42,11 @@ class Tokens(Message, frozen=True, kw_only=True, tag="tokens/1"):
     resume_at: Count = 0
     """The token from which this epoch goes on; a reader drops what it had shown from there."""
     wrapped_output_key: Key = b""
+    """Not written any more: an envelope carries its wrapped keys itself."""
+    part: Count = 0
+    sealed: Sealed = b""
+    """An envelope for the asker of the text, and of all that tells of it (`first_token`, `tokens`, `finish`, `resume_at`);
+    those fields then have no meaning."""
 
 
 class State(Message, frozen=True, kw_only=True, tag="state/1"):

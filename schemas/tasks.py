@@ -122,3 +122,10 @@ OUTPUTS: dict[str, type[msgspec.Struct]] = {
     "embed": EmbedOutput,
     "echo": EchoOutput,
 }
+
+
+class PartBody(Value, frozen=True, array_like=True, kw_only=False):
+    """What is inside a sealed part: the kind's input (MessagePack), and the key of its outputs' digests."""
+
+    input: bytes
+    digest_key: bytes

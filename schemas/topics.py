@@ -87,7 +87,7 @@ TABLE: tuple[Topic, ...] = (
     Topic(name=PARTIALS, key="job id", partitions="N", retention_seconds=7 * _DAY, writers=("worker", "scheduler"), readers=("aggregator",), carries="Outcome, Verdict, LowWatermark"),
     Topic(name=RESULTS, key="job id", partitions="N", retention_seconds=7 * _DAY, writers=("aggregator",), readers=("client",), carries="Answer"),
     Topic(name=USAGE, key="job id", partitions="N", retention_seconds=90 * _DAY, writers=("aggregator",), readers=("scheduler", "aggregator", "billing"), carries="Receipt", append_time=True),
-    Topic(name=DEAD, key="origin", partitions="one", retention_seconds=30 * _DAY, writers=("ingest", "verify", "scheduler", "worker", "aggregator"), readers=("operator",), carries="DeadLetter"),
+    Topic(name=DEAD, key="origin", partitions="one", retention_seconds=30 * _DAY, writers=("ingest", "verify", "scheduler", "worker", "aggregator", "cli"), readers=("operator", "client"), carries="DeadLetter, DeadReplayed"),
     Topic(name=CONTROL, key="target", partitions="one", retention_seconds=_DAY, writers=("client", "cli", "scheduler"), readers=("scheduler", "worker", "node"), carries="Cancel, CancelTask, Query, Drain, ModelCommand, ModelOrder, Fence", append_time=True),
     Topic(name=TELEMETRY, key="source", partitions="one", retention_seconds=_HOUR, writers=("worker", "node", "scheduler"), readers=("scheduler", "ingest", "cli"), carries="Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput"),
     Topic(name=CATALOG, key="identity, alias, node, pin", partitions="one", retention_seconds=None, writers=("worker", "scheduler"), readers=("verify", "scheduler", "worker"), carries="Model, Alias, NodeModels, Pin"),

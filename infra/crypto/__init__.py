@@ -4,7 +4,10 @@ Rooms:
 
 - `crc`: CRC32C, which tells damage from forgery.
 - `macs`: authentication codes under a tenant's secret. `secrets`: those secrets, wrapped for the topic `tenants`.
-- `keyring`: the key-encryption keys, in a file that only its owner can read.
+- `keyring`: the system's keys, in memory. `keyfile`: in a file that only its owner can read. `roles`: which service holds which.
+- `hpke`: secrets wrapped for the holder of a private key.
 - `envelope`: payloads sealed under a data key per job, bound to the place they belong to.
+- `channels`: what is sealed where: every binding, and the digests of receipts.
+- `credentials`: what makes a client a tenant, in one file.
 - `blobs`: records sealed for operators (dead letters).
 """

@@ -1,4 +1,4 @@
-"""Blobs: bytes sealed under the system's key, which operators hold and workers need not: the records of dead letters."""
+"""Blobs: bytes sealed for operators, by whoever has the public half of their key: the records of dead letters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from llmos.infra.crypto.keyring import Keys
 
 def seal_blob(keys: Keys, context: bytes, plaintext: bytes) -> tuple[str, bytes]:
     """The key's id and the sealed bytes, which open for this `context` only."""
-    return keys.wrap("system", plaintext, _context(context))
+    return keys.wrap("dead", plaintext, _context(context))
 
 
 def open_blob(keys: Keys, key_id: str, context: bytes, sealed: bytes) -> bytes:

@@ -1,12 +1,14 @@
-"""Envelope v1: a payload sealed under its job's data key, bound to the place where it belongs.
+"""Envelope v1: a payload sealed for those who hold one of its keys, bound to the place where it belongs.
 
-    magic "LLE1" | version u8 | suite u8 | key id: length u8, ASCII | wrapped data key: length u16, bytes
-    | commitment, 32 bytes | nonce, 12 bytes | ciphertext | tag, 16 bytes            (integers big-endian)
+    magic "LLE1" | version u8 | suite u8 | keys u8, then for each: key id: length u8, ASCII; wrapped secret: length u16, bytes
+    | salt, 32 bytes | commitment, 32 bytes | nonce, 12 bytes | ciphertext | tag, 16 bytes            (integers big-endian)
 
-Suite 1: data key = 32 random bytes, wrapped by a key-encryption key in the context of the job id. Encryption key and
-commitment are HKDF-SHA512 (RFC 5869) of the data key, without salt, with `info` = label ‖ 0 ‖ job id under two labels.
-AES-256-GCM; the nonce counts the envelopes of a data key from 0; associated data = MessagePack list of a label,
-version, suite, key id and `Bound`. GCM alone lets one ciphertext open under two keys (Albertini et al. 2020), so the
+Suite 1: a secret of 32 random bytes is wrapped for each reader: by a key-encryption key (a job's secret, for the workers' pool
+and for the tenant), or by HPKE to a public key (of the system, or of the asker; see `hpke`). One secret may serve many data
+keys, each made with a salt of 32 random bytes of its own: encryption key and commitment are HKDF-SHA512 (RFC 5869) of the
+secret with this salt, `info` = label ‖ 0 ‖ MessagePack list of tenant, job id, request id, epoch and extra, under two labels.
+AES-256-GCM; the nonce counts the envelopes of a data key from 0; associated data = MessagePack list of a label, version,
+suite, the list of key ids, and `Bound`. GCM alone lets one ciphertext open under two keys (Albertini et al. 2020), so the
 commitment is compared, in constant time, before anything is decrypted. Vectors: docs/vectors/envelope-v1.json.
 """
 
@@ -17,6 +19,7 @@ import itertools
 import os
 import secrets
 import struct
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -24,6 +27,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from llmos.infra.crypto import hpke
 from llmos.infra.crypto.keyring import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Keys, Purpose
 from llmos.schemas.base import MSGPACK
 from llmos.schemas.errors import EnvelopeRejected
@@ -31,11 +35,14 @@ from llmos.schemas.errors import EnvelopeRejected
 MAGIC: Final = b"LLE1"
 VERSION: Final = 1
 SUITE: Final = 1
+SALT_BYTES: Final = 32
 COMMITMENT_BYTES: Final = 32
+READERS: Final = 4
+"""Wrapped keys of an envelope at most."""
 SEALS_PER_KEY: Final = 2**32
 """Envelopes under one data key at most (NIST SP 800-38D, section 8.3)."""
 CACHED_KEYS: Final = 4096
-"""Unwrapped data keys that a process remembers: parts and items of a job cost one unwrapping."""
+"""Secrets and data keys that a process remembers: parts and items of a job cost one unwrapping."""
 
 _PREFIX: Final = MAGIC + bytes([VERSION, SUITE])
 
@@ -50,10 +57,96 @@ class Bound(NamedTuple):
     part: int
     kind: str
     sequence: int = 0
-    """Place among the envelopes of the same channel and part."""
+    """Place among the envelopes of the same channel, part and item."""
     content_type: str = MSGPACK
     schema: str = "1"
     """Version of what is inside."""
+    request_id: str = ""
+    epoch: int = 0
+    """Of outputs: the attempt that made it. Requests are bound to none."""
+    item: int = 0
+    extra: bytes = b""
+    """Digest of all else that must not be changed."""
+
+
+class Secret:
+    """A secret under which data keys are made, wrapped for those who may open what they seal. Kept in memory only."""
+
+    __slots__ = ("_key", "_pid", "head", "key_ids", "tenant")
+
+    def __init__(self, key: bytes, wrapped: Sequence[tuple[str, bytes]], tenant: str) -> None:
+        """`wrapped`: key id and wrapped key of each reader."""
+        self._key = key
+        self._pid = os.getpid()
+        self.tenant = tenant
+        self.key_ids = tuple(key_id for key_id, _ in wrapped)
+        self.head = _head(wrapped)
+
+    @staticmethod
+    def under(keys: Keys, purposes: Sequence[Purpose], tenant: str) -> Secret:
+        """A fresh one for the holders of these keys; of `tenant`, that of this tenant."""
+        key = secrets.token_bytes(KEY_BYTES)
+        context = wrap_context(tenant)
+        return Secret(key, [keys.wrap(p, key, context, tenant if p == "tenant" else "") for p in purposes], tenant)
+
+    @staticmethod
+    def for_public(public: bytes, tenant: str) -> Secret:
+        """A fresh one for the holder of this public key (see `hpke`). Raises ValueError where it is none."""
+        key = secrets.token_bytes(KEY_BYTES)
+        return Secret(key, [(hpke.key_id_of(public), hpke.wrap_for(public, key, wrap_context(tenant)))], tenant)
+
+    def data_key(self, bound: Bound) -> DataKey:
+        """A fresh data key for envelopes that agree with `bound` in tenant, job, request, epoch and extra.
+
+        Raises:
+            ValueError: `bound` is another tenant's (nobody could open it), or the process has forked.
+        """
+        if bound.tenant != self.tenant or os.getpid() != self._pid:
+            raise ValueError("a secret makes data keys for its own tenant, in its own process")
+        return DataKey(self.head, self.key_ids, self._key, secrets.token_bytes(SALT_BYTES), _context(bound))
+
+
+class DataKey:
+    """The data key of one job, or of one attempt at it, for sealing. Belongs to the process that made it."""
+
+    __slots__ = ("_cipher", "_context", "_count", "_head", "_key_ids", "_pid")
+
+    def __init__(self, head: bytes, key_ids: tuple[str, ...], secret: bytes, salt: bytes, context: bytes) -> None:
+        opened = _derive(secret, salt, context)
+        self._cipher = opened.cipher
+        self._context = context
+        self._key_ids = key_ids
+        self._head = head + salt + opened.commitment
+        self._count = itertools.count()
+        self._pid = os.getpid()
+
+    def seal(self, bound: Bound, plaintext: bytes) -> bytes:
+        """The envelope of `plaintext`.
+
+        Raises:
+            ValueError: `bound` names another job or attempt (nobody could open it), or the process has forked (parent
+                and child would use the same nonces).
+            OverflowError: the key has sealed 2**32 envelopes.
+        """
+        if os.getpid() != self._pid or _context(bound) != self._context:
+            raise ValueError("a data key seals for its own job, in its own process")
+        count = next(self._count)
+        if count >= SEALS_PER_KEY:
+            raise OverflowError("the data key has sealed all it may; take a fresh one")
+        nonce = count.to_bytes(NONCE_BYTES, "big")
+        return self._head + nonce + self._cipher.encrypt(nonce, plaintext, _associated(self._key_ids, bound))
+
+
+class Parsed(NamedTuple):
+    """An envelope taken apart; nothing of it is authentic yet."""
+
+    wrapped: tuple[tuple[str, bytes], ...]
+    """Key id and wrapped secret of each reader."""
+    salt: bytes
+    commitment: bytes
+    nonce: bytes
+    ciphertext: bytes
+    """With the tag."""
 
 
 class _Opened(NamedTuple):
@@ -61,93 +154,85 @@ class _Opened(NamedTuple):
     commitment: bytes
 
 
-class DataKey:
-    """The data key of one job, for sealing. Belongs to the process that made it."""
-
-    __slots__ = ("_cipher", "_context", "_count", "_head", "_key_id", "_pid")
-
-    def __init__(self, key_id: str, wrapped: bytes, key: bytes, context: bytes) -> None:
-        opened = _derive(key, context)
-        self._cipher = opened.cipher
-        self._context = context
-        self._key_id = key_id
-        self._head = _head(key_id, wrapped) + opened.commitment
-        self._count = itertools.count()
-        self._pid = os.getpid()
-
-    @staticmethod
-    def fresh(keys: Keys, purpose: Purpose = "pool", context: bytes = b"") -> DataKey:
-        """A random data key, wrapped under `purpose` for the job id `context`."""
-        key = secrets.token_bytes(KEY_BYTES)
-        key_id, wrapped = keys.wrap(purpose, key, context)
-        return DataKey(key_id, wrapped, key, context)
-
-    def seal(self, bound: Bound, plaintext: bytes) -> bytes:
-        """The envelope of `plaintext`.
-
-        Raises:
-            ValueError: `bound` names another job (nobody could open it), or the process has forked (parent and
-                child would use the same nonces).
-            OverflowError: the key has sealed 2**32 envelopes.
-        """
-        if bound.job_id != self._context or os.getpid() != self._pid:
-            raise ValueError("a data key seals for its own job, in its own process")
-        count = next(self._count)
-        if count >= SEALS_PER_KEY:
-            raise OverflowError("the data key has sealed all it may; take a fresh one")
-        nonce = count.to_bytes(NONCE_BYTES, "big")
-        return self._head + nonce + self._cipher.encrypt(nonce, plaintext, _associated(self._key_id, bound))
-
-
 def open_envelope(keys: Keys, bound: Bound, envelope: bytes) -> bytes:
-    """The payload in `envelope`.
+    """The payload in `envelope`. The key ids select the key: nothing is tried out.
 
     Raises:
         EnvelopeRejected: whatever is wrong, with one and the same message: a stranger learns nothing from it.
     """
+    parsed = parse(envelope)
+    found = next(((key_id, wrapped) for key_id, wrapped in parsed.wrapped if keys.has(key_id)), None)
+    if found is None:
+        raise EnvelopeRejected()
+    opened = _opened(keys, *found, bound.tenant, parsed.salt, _context(bound))
+    if not hmac.compare_digest(opened.commitment, parsed.commitment):
+        raise EnvelopeRejected()
+    key_ids = tuple(key_id for key_id, _ in parsed.wrapped)
     try:
-        key_id, wrapped, rest = _parse(envelope)
-        opened = _unwrapped(keys, key_id, wrapped, bound.job_id)
-        if not hmac.compare_digest(opened.commitment, rest[:COMMITMENT_BYTES]):
-            raise EnvelopeRejected()
-        nonce = rest[COMMITMENT_BYTES : COMMITMENT_BYTES + NONCE_BYTES]
-        return opened.cipher.decrypt(nonce, rest[COMMITMENT_BYTES + NONCE_BYTES :], _associated(key_id, bound))
-    except (InvalidTag, struct.error, UnicodeDecodeError):
+        return opened.cipher.decrypt(parsed.nonce, parsed.ciphertext, _associated(key_ids, bound))
+    except InvalidTag:
         raise EnvelopeRejected() from None
 
 
-def _head(key_id: str, wrapped: bytes) -> bytes:
-    name = key_id.encode("ascii")
-    return b"".join((_PREFIX, struct.pack(">B", len(name)), name, struct.pack(">H", len(wrapped)), wrapped))
+def parse(envelope: bytes) -> Parsed:
+    """Takes an envelope apart. Raises `EnvelopeRejected`."""
+    try:
+        return _parsed(envelope)
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise EnvelopeRejected() from None
 
 
-def _parse(envelope: bytes) -> tuple[str, bytes, bytes]:
-    """Key id, wrapped data key, the rest from the commitment on."""
-    if envelope[: len(_PREFIX)] != _PREFIX:
-        raise EnvelopeRejected()
+def wrap_context(tenant: str) -> bytes:
+    """What wrapped secrets are bound to."""
+    return b"llmos-secret-1\0" + tenant.encode()
+
+
+def _head(wrapped: Sequence[tuple[str, bytes]]) -> bytes:
+    if not 1 <= len(wrapped) <= READERS:
+        raise ValueError(f"an envelope has 1 to {READERS} readers")
+    pieces = [_PREFIX, bytes([len(wrapped)])]
+    for key_id, secret in wrapped:
+        name = key_id.encode("ascii")
+        pieces += (struct.pack(">B", len(name)), name, struct.pack(">H", len(secret)), secret)
+    return b"".join(pieces)
+
+
+def _parsed(envelope: bytes) -> Parsed:
     at = len(_PREFIX)
-    (length,) = struct.unpack_from(">B", envelope, at)
-    key_id = envelope[at + 1 : at + 1 + length].decode("ascii")
-    at += 1 + length
-    (length,) = struct.unpack_from(">H", envelope, at)
-    wrapped = envelope[at + 2 : at + 2 + length]
-    rest = envelope[at + 2 + length :]
-    if len(rest) < COMMITMENT_BYTES + NONCE_BYTES + TAG_BYTES:
+    if envelope[:at] != _PREFIX or not 1 <= envelope[at] <= READERS:
         raise EnvelopeRejected()
-    return key_id, wrapped, rest
+    wrapped = []
+    count, at = envelope[at], at + 1
+    for _ in range(count):
+        (length,) = struct.unpack_from(">B", envelope, at)
+        key_id = envelope[at + 1 : at + 1 + length].decode("ascii")
+        at += 1 + length
+        (length,) = struct.unpack_from(">H", envelope, at)
+        wrapped.append((key_id, envelope[at + 2 : at + 2 + length]))
+        at += 2 + length
+    if len(envelope) - at < SALT_BYTES + COMMITMENT_BYTES + NONCE_BYTES + TAG_BYTES:
+        raise EnvelopeRejected()
+    salt, at = envelope[at : at + SALT_BYTES], at + SALT_BYTES
+    commitment, at = envelope[at : at + COMMITMENT_BYTES], at + COMMITMENT_BYTES
+    return Parsed(tuple(wrapped), salt, commitment, envelope[at : at + NONCE_BYTES], envelope[at + NONCE_BYTES :])
 
 
 @lru_cache(maxsize=CACHED_KEYS)
-def _unwrapped(keys: Keys, key_id: str, wrapped: bytes, context: bytes) -> _Opened:
+def _unwrapped(keys: Keys, key_id: str, wrapped: bytes, tenant: str) -> bytes:
     """Failures are not remembered. A keyring never changes, so what it unwrapped once holds."""
-    key = keys.unwrap(key_id, wrapped, context)
-    if len(key) != KEY_BYTES:
+    secret = keys.unwrap(key_id, wrapped, wrap_context(tenant))
+    if len(secret) != KEY_BYTES:
         raise EnvelopeRejected()
-    return _derive(key, context)
+    return secret
 
 
-def _derive(key: bytes, context: bytes) -> _Opened:
-    extracted = hmac.digest(_NO_SALT, key, "sha512")
+@lru_cache(maxsize=CACHED_KEYS)
+def _opened(keys: Keys, key_id: str, wrapped: bytes, tenant: str, salt: bytes, context: bytes) -> _Opened:
+    return _derive(_unwrapped(keys, key_id, wrapped, tenant), salt, context)
+
+
+def _derive(secret: bytes, salt: bytes, context: bytes) -> _Opened:
+    extracted = hmac.digest(salt, secret, "sha512")
     return _Opened(
         AESGCM(_expand(extracted, b"llmos-envelope-1 encryption", context)),
         _expand(extracted, b"llmos-envelope-1 commitment", context),
@@ -162,10 +247,13 @@ def _expand(extracted: bytes, label: bytes, context: bytes) -> bytes:
     return hmac.digest(extracted, label + b"\0" + context + b"\x01", "sha512")[:KEY_BYTES]
 
 
-_NO_SALT: Final = bytes(64)
-"""RFC 5869: without a salt, as many zeros as the hash has bytes."""
 _encoder = msgspec.msgpack.Encoder()
 
 
-def _associated(key_id: str, bound: Bound) -> bytes:
-    return _encoder.encode(("llmos-envelope-1", VERSION, SUITE, key_id, *bound))
+def _context(bound: Bound) -> bytes:
+    """What all envelopes of a data key have in common."""
+    return _encoder.encode((bound.tenant, bound.job_id, bound.request_id, bound.epoch, bound.extra))
+
+
+def _associated(key_ids: tuple[str, ...], bound: Bound) -> bytes:
+    return _encoder.encode(("llmos-envelope-1", VERSION, SUITE, key_ids, *bound))

@@ -1,82 +1,120 @@
-"""The keyring: key-encryption keys in a file that only its owner can read, and how they wrap secrets.
+"""The keyring: all keys of the system, what each is for, what state it is in, and how they wrap secrets. No I/O.
 
-Two purposes: `pool` wraps the data keys of jobs (verify and workers hold it), `system` wraps tenants' secrets and dead
-letters. A key is `active` (wraps and unwraps), `decrypt_only` (unwraps what it wrapped before a rotation) or
-`destroyed` (its bytes are gone, and with them what it wrapped). A keyring never changes: a rotation gives a new one,
-so that what was unwrapped under a keyring stays true for its lifetime.
+A key is `active` (wraps and unwraps, signs), `decrypt_only` (unwraps what it wrapped before a rotation) or `destroyed` (its
+bytes are gone, and with them what it wrapped). A keyring never changes: a rotation gives a new one, so that what was unwrapped
+under a keyring stays true for its lifetime. `keyfile` keeps it in a file; `roles` says which service needs which of it.
 """
 
 from __future__ import annotations
 
-import os
+import hmac
 import secrets
-import stat
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Final, Literal, Protocol, get_args
 
 import msgspec
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from llmos.infra.crypto import hpke
+from llmos.infra.crypto.hpke import Recipient
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
-Purpose = Literal["pool", "system"]
-KeyState = Literal["active", "decrypt_only", "destroyed"]
-PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+Purpose = Literal["pool", "tenant", "system", "ingress", "dead", "receipt", "operator", "control"]
+"""What a key is for.
 
-KEY_BYTES = 32
-NONCE_BYTES = 12
-TAG_BYTES = 16
-SETTING = "keyring_file"
+- `pool`: wraps data keys of jobs for the workers; lives short.
+- `tenant`: wraps data keys of one tenant's jobs, so that destroying it erases them once the pool keys of their time are gone.
+- `system`: wraps tenants' secrets on the topic `tenants`.
+- `ingress`: clients seal requests to its public half; verify opens them.
+- `dead`: dead letters are sealed to its public half; operators open them.
+- `receipt`: signs receipts; anyone checks them with the public half.
+- `operator`: authenticates operators' commands and queries. `control`: the scheduler's orders to workers and nodes.
+"""
+Algorithm = Literal["aes-256-gcm", "hmac-sha256", "x25519", "mlkem768-x25519", "ed25519"]
+KeyState = Literal["active", "decrypt_only", "destroyed"]
+PURPOSES: Final[tuple[Purpose, ...]] = get_args(Purpose)
+ALGORITHMS: Final[dict[Purpose, Algorithm]] = {
+    "pool": "aes-256-gcm",
+    "tenant": "aes-256-gcm",
+    "system": "aes-256-gcm",
+    "ingress": "x25519",
+    "dead": "x25519",
+    "receipt": "ed25519",
+    "operator": "hmac-sha256",
+    "control": "hmac-sha256",
+}
+"""Of fresh keys."""
+
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+TAG_BYTES: Final = 16
+SETTING: Final = "keyring_file"
 
 
 class Keys(Protocol):
-    """Whatever holds key-encryption keys: a file, or a key management service. Hashable: unwrapped keys are remembered."""
+    """Whatever holds keys: a file, or a key management service. Hashable: unwrapped secrets are remembered."""
 
     def __hash__(self) -> int:
         """Keyrings are told apart by identity, or by what they hold."""
 
-    def wrap(self, purpose: Purpose, secret: bytes, context: bytes) -> tuple[str, bytes]:
+    def wrap(self, purpose: Purpose, secret: bytes, context: bytes, tenant: str = "") -> tuple[str, bytes]:
         """Encrypts `secret` under the active key of `purpose`; gives the key's id and the wrapped secret."""
+
+    def holds(self, purpose: Purpose, tenant: str = "") -> bool:
+        """Whether there is an active key that `wrap` could use."""
+
+    def has(self, key_id: str) -> bool:
+        """Whether `unwrap` could open what this key wrapped."""
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """The secret, for the `context` it was wrapped in. Raises `EnvelopeRejected`, whatever is wrong."""
 
 
-class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key as the file has it (JSON; `key` is base64)."""
+class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A key as a file has it (JSON; bytes are base64)."""
 
     id: str
     purpose: Purpose
     state: KeyState
-    key: bytes
-    made_at: float
+    key: bytes = b""
+    """Secret or private key; empty where it was destroyed, or where only the public half is needed."""
+    public: bytes = b""
+    """Of pairs: the public half, as `hpke` has it on the wire; of ed25519 its 32 raw bytes."""
+    algorithm: Algorithm = "aes-256-gcm"
+    tenant: str = ""
+    """Of purpose `tenant`: whose."""
+    made_at: float = 0.0
     """Unix seconds."""
+    retired_at: float = 0.0
+    """When a rotation ended its being active."""
+    destroyed_at: float = 0.0
 
     def __repr__(self) -> str:
         return f"KeyEntry({self.id}, {self.purpose}, {self.state})"
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    version: Literal[1] = 1
-    keys: list[KeyEntry]
-
-
 class Keyring:
-    """Keys kept in a file of mode 0600.
+    """Keys in memory.
 
-    AES-256-GCM with a random 96-bit nonce: wrapped = nonce ‖ ciphertext ‖ tag. NIST SP 800-38D (section 8.3) allows
-    2**32 of these per key; rotate before that many jobs.
+    Symmetric wrapping: AES-256-GCM with a random 96-bit nonce: wrapped = nonce ‖ ciphertext ‖ tag. NIST SP 800-38D
+    (section 8.3) allows 2**32 of these per key; rotate before that many jobs. Wrapping for pairs: see `hpke`.
     """
 
     def __init__(self, entries: Iterable[KeyEntry]) -> None:
-        """Raises `BadSetting`: an id is there twice, a purpose has not exactly one active key, a key is not whole."""
+        """Raises `BadSetting`: an id is there twice, a purpose has two active keys, a key is not whole."""
         self._entries = tuple(entries)
         _check(self._entries)
-        self._ciphers = {e.id: AESGCM(e.key) for e in self._entries if e.state != "destroyed"}
-        self._active = {e.purpose: e.id for e in self._entries if e.state == "active"}
+        self._by_id = {entry.id: entry for entry in self._entries}
+        self._ciphers = {e.id: AESGCM(e.key) for e in self._entries if e.algorithm == "aes-256-gcm" and e.key}
+        self._signers = {
+            e.id: Ed25519PrivateKey.from_private_bytes(e.key)
+            for e in self._entries
+            if e.algorithm == "ed25519" and e.key
+        }
+        self._active = {(e.purpose, e.tenant): e for e in self._entries if e.state == "active"}
 
     def __repr__(self) -> str:
         return f"Keyring({list(self._entries)})"
@@ -87,92 +125,81 @@ class Keyring:
         return self._entries
 
     @staticmethod
-    def memory() -> Keyring:
-        """A fresh keyring that no file holds, for tests."""
-        return Keyring(_fresh(purpose) for purpose in PURPOSES)
+    def memory(*tenants: str) -> Keyring:
+        """A fresh keyring with a key for every purpose, and one for each of these tenants."""
+        return Keyring([]).completed(tenants)
 
-    @staticmethod
-    def create(path: Path) -> Keyring:
-        """The keyring at `path`; makes one with one key per purpose where there is none.
+    def completed(self, tenants: Iterable[str] = ()) -> Keyring:
+        """The keyring with a fresh key for every purpose that has no active one, and for each of these tenants."""
+        wanted = [(purpose, "") for purpose in PURPOSES if purpose != "tenant"] + [("tenant", name) for name in tenants]
+        fresh = [fresh_key(purpose, tenant) for purpose, tenant in wanted if (purpose, tenant) not in self._active]  # type: ignore[arg-type]
+        return Keyring([*self._entries, *fresh]) if fresh else self
 
-        Raises:
-            BadSetting: it exists and cannot be used, or cannot be written.
-        """
-        if path.exists():
-            return Keyring.load(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise _bad(f"{path.parent} cannot be made: {problem.strerror}") from None
-        try:
-            _write(path, Keyring.memory(), exclusive=True)
-        except FileExistsError:
-            pass  # another process was first, and its keys are the keys
-        except OSError as problem:
-            raise _bad(f"{path} cannot be written: {problem.strerror}") from None
-        return Keyring.load(path)
-
-    @staticmethod
-    def load(path: Path) -> Keyring:
-        """The keyring at `path`.
-
-        Raises:
-            BadSetting: it is missing, unreadable, damaged, or others may read it.
-        """
-        try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                if mode & 0o077:
-                    raise _bad(f"{path} has mode {mode:04o} and others may use it; run `chmod 600 {path}`")
-                data = file.read()
-        except FileNotFoundError:
-            raise _bad(f"there is no keyring at {path}; `llmos up` or `llmos keys init` makes one") from None
-        except OSError as problem:
-            raise _bad(f"{path} cannot be read: {problem.strerror}") from None
-        try:
-            return Keyring(msgspec.json.decode(data, type=_File).keys)
-        except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            raise _bad(f"{path} is not a keyring: {problem}") from None
-
-    def save(self, path: Path) -> None:
-        """Replaces the file at `path` at once: a reader sees the old keyring or the new one.
-
-        Raises:
-            BadSetting: it cannot be written.
-        """
-        try:
-            _write(path, self, exclusive=False)
-        except OSError as problem:
-            raise _bad(f"{path} cannot be written: {problem.strerror}") from None
-
-    def rotated(self, purpose: Purpose) -> Keyring:
+    def rotated(self, purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> Keyring:
         """The keyring with a new active key of `purpose`; the one before only decrypts from then on."""
+        now = time.time()
         kept = [
-            msgspec.structs.replace(e, state="decrypt_only") if e.purpose == purpose and e.state == "active" else e
+            msgspec.structs.replace(e, state="decrypt_only", retired_at=now)
+            if (e.purpose, e.tenant, e.state) == (purpose, tenant, "active")
+            else e
             for e in self._entries
         ]
-        return Keyring([*kept, _fresh(purpose)])
+        return Keyring([*kept, fresh_key(purpose, tenant, algorithm)])
 
-    def destroyed(self, key_id: str) -> Keyring:
+    def destroyed(self, key_id: str, *, active: bool = False) -> Keyring:
         """The keyring without the bytes of `key_id`: what it wrapped can never be opened again.
 
         Raises:
-            BadSetting: there is no such key, or it is still active.
+            BadSetting: there is no such key, or it is still active (`active`: that is meant, of a tenant's key).
         """
-        if key_id not in {e.id for e in self._entries if e.state != "active"}:
-            raise _bad(f"key {key_id} is not among those that may be destroyed; rotate it first")
+        states = ("decrypt_only", "active") if active else ("decrypt_only",)
+        if key_id not in {e.id for e in self._entries if e.state in states}:
+            raise bad(f"key {key_id} is not among those that may be destroyed; rotate it first")
+        now = time.time()
         return Keyring(
-            msgspec.structs.replace(e, state="destroyed", key=b"") if e.id == key_id else e for e in self._entries
+            msgspec.structs.replace(e, state="destroyed", key=b"", destroyed_at=now) if e.id == key_id else e
+            for e in self._entries
         )
 
-    def wrap(self, purpose: Purpose, secret: bytes, context: bytes) -> tuple[str, bytes]:
-        """Encrypts `secret` under the active key of `purpose`; gives the key's id and the wrapped secret."""
-        key_id = self._active[purpose]
+    def active(self, purpose: Purpose, tenant: str = "") -> KeyEntry:
+        """The key that is used now. Raises `BadSetting` where there is none."""
+        entry = self._active.get((purpose, tenant))
+        if entry is None:
+            whose = f" of tenant {tenant}" if tenant else ""
+            raise bad(f"there is no active key for {purpose!r}{whose}; `llmos keys init` makes what is missing")
+        return entry
+
+    def holds(self, purpose: Purpose, tenant: str = "") -> bool:
+        """Whether there is an active key of `purpose`."""
+        return (purpose, tenant) in self._active
+
+    def has(self, key_id: str) -> bool:
+        """Whether `unwrap` could open what this key wrapped."""
+        entry = self._by_id.get(key_id)
+        return entry is not None and bool(entry.key)
+
+    def wrap(self, purpose: Purpose, secret: bytes, context: bytes, tenant: str = "") -> tuple[str, bytes]:
+        """Encrypts `secret` under the active key of `purpose`; of a pair the public half is enough.
+
+        Raises:
+            BadSetting: there is no such key here.
+        """
+        entry = self.active(purpose, tenant)
+        if entry.public:
+            return entry.id, hpke.wrap_for(entry.public, secret, context)
+        cipher = self._ciphers.get(entry.id)
+        if cipher is None:
+            raise bad(f"the key for {purpose!r} wraps nothing here")
         nonce = secrets.token_bytes(NONCE_BYTES)
-        return key_id, nonce + self._ciphers[key_id].encrypt(nonce, secret, _bound(key_id, context))
+        return entry.id, nonce + cipher.encrypt(nonce, secret, _bound(entry.id, context))
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """The secret, for the `context` it was wrapped in. Raises `EnvelopeRejected`, whatever is wrong."""
+        entry = self._by_id.get(key_id)
+        if entry is None or not entry.key:
+            raise EnvelopeRejected()
+        if entry.algorithm in ("x25519", "mlkem768-x25519"):
+            return hpke.unwrap_with(entry.algorithm, entry.key, wrapped, context)
         cipher = self._ciphers.get(key_id)
         if cipher is None or len(wrapped) < NONCE_BYTES + TAG_BYTES:
             raise EnvelopeRejected()
@@ -181,61 +208,105 @@ class Keyring:
         except InvalidTag:
             raise EnvelopeRejected() from None
 
+    def mac(self, purpose: Purpose, data: bytes) -> bytes:
+        """HMAC-SHA-256 of `data` under the active key of `purpose`, 32 bytes. Raises `BadSetting` where there is none."""
+        entry = self.active(purpose)
+        if not entry.key:
+            raise bad(f"the key for {purpose!r} is not held here")
+        return _mac(entry, data)
+
+    def check_mac(self, purpose: Purpose, data: bytes, tag: bytes) -> bool:
+        """Whether `tag` was made under the active key of `purpose`, or one before it that is not destroyed."""
+        tags = [_mac(e, data) for e in self._entries if e.purpose == purpose and e.key]
+        return sum(hmac.compare_digest(tag, own) for own in tags) > 0
+
+    def sign(self, data: bytes) -> tuple[str, bytes]:
+        """The id of the receipt key, and its Ed25519 signature (RFC 8032, 64 bytes). Raises `BadSetting` without that key."""
+        signer = self._signers.get(self.active("receipt").id)
+        if signer is None:
+            raise bad("the key that signs receipts is not held here")
+        return self.active("receipt").id, signer.sign(data)
+
+
+def check_signature(public: bytes, data: bytes, signature: bytes) -> bool:
+    """Whether the holder of this Ed25519 key (32 bytes) signed `data`."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def fresh_key(purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> KeyEntry:
+    """A new active key."""
+    algorithm = algorithm or ALGORITHMS[purpose]
+    key, public = _material(algorithm)
+    key_id = hpke.key_id_of(public) if public else secrets.token_hex(8)
+    return KeyEntry(
+        id=key_id,
+        purpose=purpose,
+        state="active",
+        key=key,
+        public=public,
+        algorithm=algorithm,
+        tenant=tenant,
+        made_at=time.time(),
+    )
+
+
+def _material(algorithm: Algorithm) -> tuple[bytes, bytes]:
+    """Secret or private bytes, public bytes."""
+    if algorithm in ("x25519", "mlkem768-x25519"):
+        kem: Recipient = algorithm
+        private = hpke.generate_private(kem)
+        return private, hpke.public_of(kem, private)
+    if algorithm == "ed25519":
+        own = Ed25519PrivateKey.generate()
+        return own.private_bytes_raw(), own.public_key().public_bytes_raw()
+    return secrets.token_bytes(KEY_BYTES), b""
+
+
+def _mac(entry: KeyEntry, data: bytes) -> bytes:
+    """Keys that also wrap authenticate under a key of its own, made of them."""
+    key = entry.key if entry.algorithm == "hmac-sha256" else hmac.digest(entry.key, b"llmos-mac-key-1", "sha256")
+    return hmac.digest(key, data, "sha256")
+
 
 def _bound(key_id: str, context: bytes) -> bytes:
     """What a wrapped secret is bound to. Ids are hex, so that the parts cannot run into each other."""
     return b"llmos-wrap-1\0" + key_id.encode() + b"\0" + context
 
 
-def _fresh(purpose: Purpose) -> KeyEntry:
-    return KeyEntry(
-        id=secrets.token_hex(8),
-        purpose=purpose,
-        state="active",
-        key=AESGCM.generate_key(8 * KEY_BYTES),
-        made_at=time.time(),
-    )
-
-
 def _check(entries: Sequence[KeyEntry]) -> None:
     if len({e.id for e in entries}) != len(entries):
-        raise _bad("two keys of the keyring have the same id")
+        raise bad("two keys of the keyring have the same id")
     for entry in entries:
         if not 1 <= len(entry.id) <= 64 or any(c not in "0123456789abcdef" for c in entry.id):
-            raise _bad("a key id of the keyring is not short lower-case hex")
-        if len(entry.key) != (0 if entry.state == "destroyed" else KEY_BYTES):
-            raise _bad(f"key {entry.id} has {len(entry.key)} bytes")
-    for purpose in PURPOSES:
-        if sum(e.purpose == purpose and e.state == "active" for e in entries) != 1:
-            raise _bad(f"the keyring has not exactly one active key for {purpose!r}")
+            raise bad("a key id of the keyring is not short lower-case hex")
+        if (entry.purpose == "tenant") != bool(entry.tenant):
+            raise bad(f"key {entry.id} names a tenant and is not for one, or the other way round")
+        if not _is_whole(entry):
+            raise bad(f"key {entry.id} is not whole")
+    active = [(e.purpose, e.tenant) for e in entries if e.state == "active"]
+    for purpose, tenant in active:
+        if active.count((purpose, tenant)) > 1:
+            raise bad(f"the keyring has several active keys for {purpose!r}")
 
 
-def _write(path: Path, keyring: Keyring, *, exclusive: bool) -> None:
-    """Writes beside `path`, then puts it there in one step; `exclusive`: FileExistsError where a file is already."""
-    data = msgspec.json.format(msgspec.json.encode(_File(keys=list(keyring.entries))), indent=2)
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            os.link(beside, path)
-        else:
-            os.replace(beside, path)
-        _sync_directory(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
+def _is_whole(entry: KeyEntry) -> bool:
+    if entry.algorithm in ("x25519", "mlkem768-x25519"):
+        public, private = hpke.PUBLIC_BYTES[entry.algorithm], hpke.PRIVATE_BYTES[entry.algorithm]
+    elif entry.algorithm == "ed25519":
+        public, private = KEY_BYTES, KEY_BYTES
+    else:
+        public, private = 0, KEY_BYTES
+    if len(entry.public) != public:
+        return False
+    if entry.state == "destroyed":
+        return not entry.key
+    return len(entry.key) == private or (bool(entry.public) and not entry.key)
 
 
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _bad(problem: str) -> BadSetting:
+def bad(problem: str) -> BadSetting:
+    """What is wrong with the keyring."""
     return BadSetting(setting=SETTING, problem=problem)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import structlog
 import uvloop
 
+from llmos.infra.crypto.keyfile import load_keyring
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.ledger.port import Ledger, LedgerAway
 from llmos.infra.ledger.redis import RedisLedger, address
@@ -78,7 +79,7 @@ def run_service(service: str, instance: str | None, settings: Settings, body: Bo
         print(f"llmos {service}: {problem}", file=sys.stderr)
         return OPERATOR
     try:
-        keyring = Keyring.load(settings.keyring)
+        keyring = load_keyring(settings.keyring)
         with _spared_collector(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Process(service, instance, settings, keyring, backends).run(body))
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - the last place where it can be told

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from llmos.infra.crypto.blobs import seal_blob
 from llmos.infra.log.port import Out, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.telemetry.metrics import DEAD_LETTERS
 from llmos.schemas.base import encode
-from llmos.schemas.dead import DeadLetter
+from llmos.schemas.dead import DeadContents, DeadLetter, origin_key
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import Origin, error_info
 from llmos.schemas.limits import RECORD_BYTES
 
 _ROOM = RECORD_BYTES - 256 * 1024
-_HEADERS = 32
-_HEADER_BYTES = 1024
-_KEY_BYTES = 4096
 
 
 def dead_letter(ctx: Context, record: Record, error: LlmosError) -> Out:
     """The dead letter of `record`, keyed by its origin."""
     origin = Origin(record.place.topic, record.place.partition, record.offset)
-    name = f"{origin.topic}:{origin.partition}:{origin.offset}".encode()
+    name = origin_key(origin)
     value = record.value or b""
+    contents = DeadContents(record.key, value[:_ROOM], list(record.headers))
     DEAD_LETTERS.labels(ctx.service, error.code).inc()
-    key_id, sealed = seal_blob(ctx.keyring, name, value[:_ROOM])
+    key_id, sealed = seal_blob(ctx.keyring, name, msgspec.msgpack.encode(contents))
     letter = DeadLetter(
         origin=origin,
         stage=ctx.service,
         error=error_info(error),
         at=ctx.clock.now(),
-        key=(record.key or b"")[:_KEY_BYTES],
         value=sealed,
         key_id=key_id,
         size=len(value),
-        headers=[(name[:256], body[:_HEADER_BYTES]) for name, body in record.headers[:_HEADERS]],
     )
     return Out(name, encode(letter))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import structlog
 
+from llmos.infra.crypto.keyfile import create_keyring
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.secrets import new_secret, wrap_secret
 from llmos.infra.log.kafka import KafkaLog
@@ -48,7 +49,7 @@ def _keyring(settings: Settings, tenants: Mapping[str, Tenant]) -> Keyring:
     """The system's keyring; a new one only for a new system."""
     if not settings.keyring.exists() and any(tenant.wrapped_secret for tenant in tenants.values()):
         raise KeyringMismatch(path=settings.keyring.absolute(), problem="there is no such file")
-    return Keyring.create(settings.keyring)
+    return create_keyring(settings.keyring)
 
 
 async def _ensure_tenants(log_: Log, keyring: Keyring, known: set[str]) -> None:

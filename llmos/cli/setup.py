@@ -17,7 +17,7 @@ from llmos.cli.first_start import first_start
 from llmos.cli.options import Json
 from llmos.cli.origins import rows
 from llmos.cli.session import run, session_of, settings_file
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.keyfile import create_keyring
 from llmos.schemas.topics import TABLE
 
 
@@ -70,7 +70,7 @@ def keys_command(context: typer.Context) -> None:
     session = session_of(context)
     path = session.settings().keyring
     there = path.exists()
-    keyring = Keyring.create(path)
+    keyring = create_keyring(path)
     session.out.print(f"keyring {path}{' is already there' if there else ', made now'}", markup=False)
     session.out.print(
         tables.table("", ("key", "purpose", "state"), [(e.id, e.purpose, e.state) for e in keyring.entries])

@@ -14,7 +14,7 @@ from llmos.client.references import JobRef
 from llmos.infra.log.port import Log, Place, Reader, Record
 from llmos.schemas import topics
 from llmos.schemas.base import MSGPACK
-from llmos.schemas.dead import DEAD, DeadLetter
+from llmos.schemas.dead import DEAD, DeadLetter, DeadReplayed
 from llmos.schemas.errors import OperatorError, RecordError
 from llmos.schemas.ids import job_id as job_id_of
 from llmos.schemas.job import Origin
@@ -125,10 +125,12 @@ class Results:
 
     def _bury(self, record: Record) -> None:
         try:
-            letter: DeadLetter = DEAD.decode(record.value)
+            letter: DeadLetter | DeadReplayed = DEAD.decode(record.value)
         except RecordError as problem:
             log.warning("dead_letter_unreadable", offset=record.offset, error=str(problem))
             return
+        if not isinstance(letter, DeadLetter):
+            return  # an operator put one back
         # What it holds is sealed for operators, and may be large.
         why = DeadLettered(msgspec.structs.replace(letter, value=b"", headers=[]))
         self._board.bury(letter.origin, why)

@@ -52,7 +52,6 @@ def answer_outcomes(partition: int, s: int, head: Head, outcomes: Sequence[Outco
         model_name=head.model_name,
         epochs=[outcome.task.epoch for outcome in outcomes],
         devices=sorted({outcome.device for outcome in outcomes}),
-        wrapped_output_key=head.wrapped_output_key,
         usage=Usage(
             tokens_in=sum(outcome.usage.tokens_in for outcome in outcomes),
             tokens_out=sum(outcome.usage.tokens_out for outcome in outcomes),

@@ -65,6 +65,7 @@ class _Loose(msgspec.Struct, kw_only=True):
     reply_to: Any = None
     reply_key: Any = b""
     submitted_at: Any = 0.0
+    nonce: Any = b""
     mac: Any = b""
     traceparent: Any = ""
 
@@ -194,7 +195,7 @@ def _as_signed(loose: _Loose, content_type: str) -> _Loose:
     """The fields as `Request` has them, since the code covers those: numbers as floats, base64 of JSON as bytes."""
     wanted: dict[str, type] = {"timeout": float, "submitted_at": float}
     if content_type == JSON:
-        wanted |= {"payload": bytes, "reply_key": bytes, "mac": bytes}
+        wanted |= {"payload": bytes, "reply_key": bytes, "nonce": bytes, "mac": bytes}
     for name, type_ in wanted.items():
         try:
             setattr(loose, name, msgspec.convert(getattr(loose, name), type_))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
+from llmos.infra.crypto.channels import digest_key
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
@@ -90,15 +91,17 @@ class VerifyHandler:
         tenant = self._tenants.named(message.head.tenant)
         if tenant is None:
             raise UnknownTenant(tenant=message.head.tenant)
+        secret = self._tenants.secret(tenant)
         checked = check(
             message,
             tenant,
-            self._tenants.secret(tenant),
+            secret,
             self._models,
             self._ctx.settings.verify,
             self._ctx.clock.now(),
         )
-        return seal_job(self._ctx.keyring, checked.head, checked.parts)
+        key = digest_key(secret, checked.head.job_id)
+        return seal_job(self._ctx.keyring, checked.head, checked.parts, key)
 
 
 def _refusal(message: Admitted, problem: LlmosError) -> Refusal:

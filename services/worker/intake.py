@@ -134,7 +134,7 @@ class Intake:
         task = work.task
         name = (task.partition, task.s, task.part, task.epoch)
         head = work.head
-        return Assignment(name, head.kind, head.model, kind_named(head.kind).read(body, MSGPACK), work.deadline)
+        return Assignment(name, head.kind, head.model, kind_named(head.kind).read(body.input, MSGPACK), work.deadline)
 
     def _stop(self, held: HeldTask) -> None:
         self._held.drop(held.name)

@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaProducer
 
 from llmos.client import Client, StateChanged, Submission
 from llmos.infra.crypto.blobs import open_blob
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.keyfile import load_keyring
 from llmos.schemas.limits import OUTPUT_TOKENS, PAYLOAD_BYTES, REQUEST_BYTES
 from tests.kit.counter import Origin, Reader, origin_of
 from tests.kit.live import SECONDS, clean_environment, make_topic, origin, until
@@ -114,7 +114,7 @@ async def test_what_cannot_be_used_is_a_dead_letter(stack: Stack, client: Client
     services = [*await stack.names()]
     before = [await stack.pid(name) for name in services]
     sent = {await wire.send(value, topic): (value, code, stage) for topic, value, code, stage in POISON}
-    dead, keyring = reader(stack, "dead"), await asyncio.to_thread(Keyring.load, stack.settings.keyring)
+    dead, keyring = reader(stack, "dead"), await asyncio.to_thread(load_keyring, stack.settings.keyring)
     await dead.until(sent, SECONDS)
     for place, (value, code, stage) in sent.items():
         (letter,) = dead.of(place)

@@ -143,7 +143,7 @@ def job(head: Head, *bodies: Any) -> Job:
     for body in bodies:
         (plan,) = kind.plan(body, lambda texts: [1] * len(texts), 1024)
         plans.append(plan._replace(first_item=sum(earlier.items for earlier in plans)))
-    sealed: Job = SEALED.decode(seal_job(KEYS, head, plans))
+    sealed: Job = SEALED.decode(seal_job(KEYS, head, plans, bytes(32)))
     return sealed
 
 

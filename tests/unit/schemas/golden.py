@@ -13,11 +13,11 @@ import msgspec
 
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import Message, encode
-from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, Quarantined, Tenant
+from llmos.schemas.catalog import Alias, Model, NodeModels, Pin, Quarantined, Quotas, Tenant
 from llmos.schemas.control import Cancel, CancelTask, Drain, Fence, ModelCommand, ModelOrder, Query, Reply
-from llmos.schemas.dead import DeadLetter
+from llmos.schemas.dead import DeadLetter, DeadReplayed
 from llmos.schemas.epochs import Deaths, Layout, Term
-from llmos.schemas.job import ErrorInfo, Head, Item, Origin, Part, Task, Times, Usage
+from llmos.schemas.job import ErrorInfo, Head, Item, Option, Origin, Part, Task, Times, Usage
 from llmos.schemas.partials import LowWatermark, Outcome, Verdict
 from llmos.schemas.requests import Request
 from llmos.schemas.results import Answer, Receipt, Stages
@@ -266,6 +266,77 @@ VALUES: dict[str, Message] = {
         size=9_000_000,
         headers=[("content-type", b"application/json")],
     ),
+    "dead_letter/1 of a replay": DeadLetter(
+        origin=ORIGIN, stage="worker", error=ERROR, at=1_800_000_001.0, attempt=2, replays=1, first=EARLIER
+    ),
+    "dead_replayed/1": DeadReplayed(origin=EARLIER, to=ORIGIN, at=1_800_000_001.0),
+    "request/1 with a nonce": Request(request_id="r-1", tenant="acme", kind="echo", nonce=DIGEST[:16]),
+    "refusal/1 with a time": Refusal(
+        head=HEAD,
+        error=ErrorInfo(code="quota_exceeded", message="enough", retryable=True, retry_after=2.5),
+        stage="ingest",
+    ),
+    "admitted/1 of a sealed one": Admitted(
+        head=msgspec.structs.replace(HEAD, sealed=True, options=[Option("max_tokens", 64.0)]),
+        payload=b"\x00",
+        encoding="application/msgpack",
+        sealed=True,
+    ),
+    "tokens/1 sealed": Tokens(
+        job_id=JOB_ID,
+        request_id="r-1",
+        origin=ORIGIN,
+        partition=7,
+        s=2**33,
+        epoch=(5 << 16) | 2,
+        source="node-0.cpu-0",
+        sequence=11,
+        output_index=1,
+        part=1,
+        sealed=b"\x00sealed",
+    ),
+    "outcome/1 sealed": Outcome(
+        task=TASK,
+        head=HEAD,
+        device="node-0.cpu-0",
+        items=[Item(output_index=0, output=b"\x00sealed", sealed=True, part=1, digest=DIGEST)],
+        precision="bfloat16",
+    ),
+    "receipt/1 signed": Receipt(
+        job_id=JOB_ID,
+        tenant="acme",
+        partition=7,
+        s=2**33,
+        status="completed",
+        origin=ORIGIN,
+        precision="bfloat16",
+        options=[Option("max_tokens", 64.0)],
+        part_count=2,
+        item_count=3,
+        signing_key="ab" * 8,
+        signature=DIGEST * 2,
+    ),
+    "tenant/1 with rights and quotas": Tenant(
+        name="acme",
+        fingerprint=DIGEST,
+        previous_secret=b"wrapped",
+        previous_key_id="ab" * 8,
+        previous_until=1_800_000_600.0,
+        reply_key=b"public",
+        reply_prefixes=["reply.acme."],
+        lanes=["batch"],
+        kinds=["echo"],
+        models=["shakespeare*"],
+        quotas=Quotas(jobs=100, bytes=2**20, requests_per_second=10.0, tokens_per_second=1_000.0, burst_seconds=60.0),
+        default_timeout=60.0,
+        made_at=1_800_000_000.0,
+        note="billing: 4711",
+    ),
+    "cancel_task/1 signed": CancelTask(partition=7, s=2**33, mac=DIGEST),
+    "drain/1 signed": Drain(device="d", at=1_800_000_003.0, mac=DIGEST),
+    "model_command/1 signed": ModelCommand(id="q-5", what="verify", at=1_800_000_003.0, mac=DIGEST),
+    "model_order/1 signed": ModelOrder(what="verify", identity="", at=1_800_000_003.0, mac=DIGEST),
+    "fence/1 signed": Fence(device="d", node="n", incarnation=4, pid=1, at=1_800_000_003.0, mac=DIGEST),
     "cancel/1": Cancel(tenant="acme", job_id=JOB_ID, at=1_800_000_003.0, mac=DIGEST),
     "cancel_task/1": CancelTask(partition=7, s=2**33),
     "query/1": Query(id="q-1", what="job", reply_to="reply.acme", tenant="acme", job_id=JOB_ID, mac=DIGEST),

@@ -48,6 +48,7 @@ REQUEST: list[tuple[str, list[Any], list[Any]]] = [
     ("reply_key", [b"", bytes(4096)], [bytes(4097), "key"]),
     ("crc32c", [None, 0, 2**32 - 1], [-1, 2**32, 1.5]),
     ("submitted_at", [0, 1e12], [-1, 1.1e12, math.inf, math.nan, None]),
+    ("nonce", [b"", bytes(32)], [bytes(33), "nonce", None]),
     ("mac", [b"", bytes(32)], [bytes(33), "mac"]),
     ("traceparent", ["", "t" * 64], ["t" * 65, None]),
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmos.infra.crypto.keyfile import create_keyring, load_keyring, save_keyring
 from llmos.infra.crypto.keyring import PURPOSES, Keyring
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
@@ -17,7 +18,7 @@ from llmos.schemas.errors import BadSetting, EnvelopeRejected
 def test_create_makes_one_active_key_per_purpose(tmp_path: Path) -> None:
     """The file has mode 0600, its folder is made, and nothing else is left lying there."""
     path = tmp_path / "state" / "keyring.json"
-    keyring = Keyring.create(path)
+    keyring = create_keyring(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [(e.purpose, e.state) for e in keyring.entries] == [(purpose, "active") for purpose in PURPOSES]
     assert list(path.parent.iterdir()) == [path]
@@ -27,7 +28,7 @@ def test_create_makes_one_active_key_per_purpose(tmp_path: Path) -> None:
 def test_create_keeps_what_exists(tmp_path: Path) -> None:
     """A second start reads the keys of the first."""
     path = tmp_path / "keyring.json"
-    assert Keyring.create(path).entries == Keyring.create(path).entries == Keyring.load(path).entries
+    assert create_keyring(path).entries == create_keyring(path).entries == load_keyring(path).entries
 
 
 def test_many_that_create_at_once_agree(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_many_that_create_at_once_agree(tmp_path: Path) -> None:
 
     def create() -> None:
         start.wait(10)
-        found.append(Keyring.create(path).entries)
+        found.append(create_keyring(path).entries)
 
     threads = [threading.Thread(target=create) for _ in range(8)]
     for thread in threads:
@@ -52,17 +53,17 @@ def test_many_that_create_at_once_agree(tmp_path: Path) -> None:
 def test_a_missing_keyring_says_how_to_make_one(tmp_path: Path) -> None:
     """The message names the setting and both commands."""
     with pytest.raises(BadSetting, match=r"keyring_file.*`llmos up` or `llmos keys init`"):
-        Keyring.load(tmp_path / "none.json")
+        load_keyring(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610, 0o666])
 def test_a_keyring_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> None:
     """Whatever bit of group or others is set; the message says what to run."""
     path = tmp_path / "keyring.json"
-    Keyring.create(path)
+    create_keyring(path)
     path.chmod(mode)
     with pytest.raises(BadSetting, match="chmod 600"):
-        Keyring.load(path)
+        load_keyring(path)
 
 
 @pytest.mark.parametrize(
@@ -83,13 +84,13 @@ def test_a_keyring_that_others_may_use_is_refused(tmp_path: Path, mode: int) -> 
 def test_a_damaged_keyring_is_refused(tmp_path: Path, change: Any) -> None:
     """Nothing is guessed, and the message shows no key."""
     path = tmp_path / "keyring.json"
-    Keyring.create(path)
+    create_keyring(path)
     file = json.loads(path.read_bytes())
     keys = [entry["key"] for entry in file["keys"]]
     change(file)
     path.write_text(json.dumps(file))
     with pytest.raises(BadSetting, match="keyring_file") as caught:
-        Keyring.load(path)
+        load_keyring(path)
     assert not any(key in str(caught.value) for key in keys)
 
 
@@ -100,22 +101,22 @@ def test_a_file_that_is_no_keyring_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"\xff\xfe", b"[]", b'{"keys": 5}'):
         path.write_bytes(content)
         with pytest.raises(BadSetting, match="keyring"):
-            Keyring.load(path)
+            load_keyring(path)
 
 
 def test_rotation_and_destruction_are_saved(tmp_path: Path) -> None:
     """What an active key wrapped opens after a rotation, and never after its destruction."""
     path = tmp_path / "keyring.json"
-    keyring = Keyring.create(path)
+    keyring = create_keyring(path)
     key_id, wrapped = keyring.wrap("pool", b"secret", b"job")
-    keyring.rotated("pool").save(path)
-    rotated = Keyring.load(path)
+    save_keyring(keyring.rotated("pool"), path)
+    rotated = load_keyring(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert rotated.unwrap(key_id, wrapped, b"job") == b"secret"
     assert rotated.wrap("pool", b"secret", b"job")[0] != key_id
-    rotated.destroyed(key_id).save(path)
+    save_keyring(rotated.destroyed(key_id), path)
     with pytest.raises(EnvelopeRejected):
-        Keyring.load(path).unwrap(key_id, wrapped, b"job")
+        load_keyring(path).unwrap(key_id, wrapped, b"job")
 
 
 def test_an_active_key_is_not_destroyed() -> None:
@@ -129,9 +130,9 @@ def test_a_keyring_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     """A file where its folder should be."""
     (tmp_path / "state").touch()
     with pytest.raises(BadSetting, match="cannot be made"):
-        Keyring.create(tmp_path / "state" / "keyring.json")
+        create_keyring(tmp_path / "state" / "keyring.json")
     with pytest.raises(BadSetting, match="cannot be written"):
-        Keyring.memory().save(tmp_path / "no folder" / "keyring.json")
+        save_keyring(Keyring.memory(), tmp_path / "no folder" / "keyring.json")
 
 
 def test_wrapping_is_bound_to_context_and_key() -> None:

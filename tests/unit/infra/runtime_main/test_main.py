@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.keyfile import create_keyring, load_keyring
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Ledger
 from llmos.infra.log.clock import WallClock
@@ -37,7 +37,7 @@ class Bench:
         self.closed: list[str] = []
         self.close_hangs = False
         self.backends = Backends(self._log, self._ledger)
-        Keyring.create(self.settings.keyring)
+        create_keyring(self.settings.keyring)
 
     def run(self, body: module.Body) -> int:
         """The exit code."""
@@ -105,7 +105,7 @@ def test_a_service_that_returns_is_clean(bench: Bench) -> None:
     (ctx,) = given
     assert ctx.service == "ingest"
     assert ctx.settings is bench.settings
-    assert ctx.keyring.entries == Keyring.load(bench.settings.keyring).entries
+    assert ctx.keyring.entries == load_keyring(bench.settings.keyring).entries
     assert not ctx.stop.is_set()
     assert bench.closed == ["ledger", "log"]
     assert bench.names() == ["service_started", "service_stopped"]

@@ -16,26 +16,31 @@ from llmos.schemas.ids import job_id
 from llmos.schemas.job import Head, Part
 from llmos.schemas.limits import RECORD_BYTES
 from llmos.schemas.sealed import SEALED, Job
+from llmos.schemas.tasks import PartBody
 from tests.kit.bench import KEYS, head
 
+DIGEST_KEY = bytes(range(32))
 PLANS = [PartPlan(0, 2, b"first body", 5, 7, 12), PartPlan(2, 1, b"second body", 3, 4, 7)]
 
 
 def sealed(head_: Head, plans: list[PartPlan] = PLANS, keys: Keyring = KEYS) -> Job:
-    job: Job = SEALED.decode(seal_job(keys, head_, plans))
+    job: Job = SEALED.decode(seal_job(keys, head_, plans, DIGEST_KEY))
     return job
 
 
 def test_round_trip() -> None:
     """A job keeps its head; each part keeps its counts and opens to its own body; nothing is readable in between."""
-    record = seal_job(KEYS, head(parts=2, items=3), PLANS)
+    record = seal_job(KEYS, head(parts=2, items=3), PLANS, DIGEST_KEY)
     job: Job = SEALED.decode(record)
     assert job.head == head(parts=2, items=3)
     assert [(p.index, p.first_item, p.items, p.input_tokens, p.max_output_tokens) for p in job.parts] == [
         (0, 0, 2, 5, 7),
         (1, 2, 1, 3, 4),
     ]
-    assert [open_part(KEYS, job.head, part) for part in job.parts] == [b"first body", b"second body"]
+    assert [open_part(KEYS, job.head, part) for part in job.parts] == [
+        PartBody(b"first body", DIGEST_KEY),
+        PartBody(b"second body", DIGEST_KEY),
+    ]
     assert [part.crc32c for part in job.parts] == [crc32c(part.envelope) for part in job.parts]
     assert b"body" not in record
 
@@ -79,13 +84,13 @@ def test_another_keyring_opens_nothing() -> None:
     part = sealed(head()).parts[0]
     with pytest.raises(EnvelopeRejected):
         open_part(Keyring.memory(), head(), part)
-    assert open_part(KEYS.rotated("pool"), head(), part) == b"first body"
+    assert open_part(KEYS.rotated("pool"), head(), part).input == b"first body"
 
 
 def test_what_is_not_bound_may_change() -> None:
     """Metadata that no envelope is bound to (here the priority) does not keep the worker from opening it."""
     job = sealed(head())
-    assert open_part(KEYS, msgspec.structs.replace(job.head, priority=9), job.parts[0]) == b"first body"
+    assert open_part(KEYS, msgspec.structs.replace(job.head, priority=9), job.parts[0]).input == b"first body"
 
 
 def test_the_same_job_sealed_twice_is_never_the_same_bytes() -> None:

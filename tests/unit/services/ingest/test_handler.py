@@ -13,7 +13,7 @@ from llmos.infra.runtime.context import Context
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted
 from llmos.infra.stages.origins import Origins
 from llmos.schemas.admitted import ADMITTED, Admitted, Refusal
-from llmos.schemas.dead import DEAD, DeadLetter
+from llmos.schemas.dead import DEAD, DeadContents, DeadLetter
 from llmos.schemas.ids import job_id, partition_of
 from llmos.schemas.job import Origin
 from llmos.services.ingest.credits import Credits
@@ -119,9 +119,11 @@ async def test_a_dead_letter_holds_the_record_sealed(handler: IngestHandler) -> 
     assert settlement.out.key == b"requests:1:7"
     letter: DeadLetter = DEAD.decode(settlement.out.value)
     assert (letter.origin, letter.stage, letter.error.code) == (Origin("requests", 1, 7), "ingest", "malformed")
-    assert (letter.key, letter.size) == (b"key", 9)
+    assert (letter.key, letter.headers, letter.size) == (b"", [], 9)
     assert b"private" not in (settlement.out.value or b"")
-    assert open_blob(KEYS, letter.key_id, b"requests:1:7", letter.value) == b"\xc1 private"
+    opened = open_blob(KEYS, letter.key_id, letter.origin_key, letter.value)
+    contents = msgspec.msgpack.decode(opened, type=DeadContents)
+    assert (contents.key, contents.value) == (b"key", b"\xc1 private")
 
 
 async def test_bytes_are_credits_too(handler: IngestHandler) -> None:

@@ -72,7 +72,7 @@ async def test_a_submission_is_sealed(handler: VerifyHandler) -> None:
     assert isinstance(job, Job)
     assert isinstance(settlement, Emitted)
     assert b"a secret" not in (settlement.out.value or b"")
-    assert msgspec.msgpack.decode(open_part(KEYS, job.head, job.parts[0])) == {"text": ["a secret"]}
+    assert msgspec.msgpack.decode(open_part(KEYS, job.head, job.parts[0]).input) == {"text": ["a secret"]}
 
 
 async def test_refusals_of_ingest_are_passed_on(handler: VerifyHandler) -> None:

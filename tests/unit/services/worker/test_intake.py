@@ -180,7 +180,7 @@ def _forged() -> Work:
 def _of_another_pool() -> Work:
     whole = work(0)
     body = msgspec.msgpack.encode(EchoInput(text=["a", "b"]))
-    job = SEALED.decode(seal_job(Keyring.memory(), whole.head, [PartPlan(0, 2, body, 0, 0, 0)]))
+    job = SEALED.decode(seal_job(Keyring.memory(), whole.head, [PartPlan(0, 2, body, 0, 0, 0)], bytes(32)))
     return msgspec.structs.replace(whole, part=job.parts[0])
 
 
@@ -207,7 +207,7 @@ def test_an_input_that_is_none_fails_for_good() -> None:
     async def main(bench: Bench) -> None:
         desk = Desk(bench)
         whole = work(0)
-        job = SEALED.decode(seal_job(desk.ctx.keyring, whole.head, [PartPlan(0, 1, b"\x80", 0, 0, 0)]))  # type: ignore[arg-type]
+        job = SEALED.decode(seal_job(desk.ctx.keyring, whole.head, [PartPlan(0, 1, b"\x80", 0, 0, 0)], bytes(32)))  # type: ignore[arg-type]
         await desk.take(msgspec.structs.replace(whole, part=job.parts[0]))
         (outcome,) = desk.sent("partials", PARTIALS)
         assert [item.error.code for item in outcome.items] == ["invalid_request"]

@@ -1,0 +1,119 @@
+"""What is sealed where: the binding of every kind of envelope, and the keyed digests of receipts, made in one place.
+
+- request: client → verify, under a `Secret` for the system's `ingress` key; bound to all metadata that the MAC covers.
+- part: verify → worker, under a `Secret` for the tenant's key and the workers' pool; see `PartBody`.
+- item, event: worker → asker, under a `Secret` for the asker's reply key; bound to the attempt (epoch).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+
+import msgspec
+
+from llmos.infra.crypto.envelope import Bound
+from llmos.schemas.base import MSGPACK, Value
+from llmos.schemas.ids import job_id
+from llmos.schemas.job import Head, Lane
+from llmos.schemas.requests import Request, metadata_bytes
+from llmos.schemas.results import Answer
+from llmos.schemas.stream import Tokens
+from llmos.schemas.tasks import PartBody
+
+DIGEST_BYTES = 32
+
+
+class EventBody(Value, frozen=True, array_like=True, kw_only=False):
+    """What is inside a sealed token event: the fields of `Tokens` that say something of the output."""
+
+    text: str
+    first_token: int
+    tokens: int
+    finish: str
+    resume_at: int
+
+
+def request_bound(request: Request, lane: Lane) -> Bound:
+    """Binding of a request's sealed payload. What is inside is MessagePack of the kind's input."""
+    return Bound(
+        tenant=request.tenant,
+        channel="request",
+        job_id=job_id(request.tenant, request.idempotency_key or request.request_id),
+        part=0,
+        kind=request.kind,
+        content_type=MSGPACK,
+        schema=f"{request.kind}-input/1",
+        request_id=request.request_id,
+        extra=hashlib.sha256(metadata_bytes(request, lane)).digest(),
+    )
+
+
+def part_bound(head: Head, index: int) -> Bound:
+    """Binding of part `index` of a job; inside is a `PartBody`."""
+    return Bound(
+        tenant=head.tenant,
+        channel="part",
+        job_id=head.job_id,
+        part=index,
+        kind=head.kind,
+        sequence=index,
+        content_type=MSGPACK,
+        schema=f"{head.kind}-input/2",
+        request_id=head.request_id,
+    )
+
+
+def item_bound(of: Head | Answer, part: int, epoch: int, output_index: int) -> Bound:
+    """Binding of an item's output; inside is MessagePack of the kind's output."""
+    return Bound(
+        tenant=of.tenant,
+        channel="item",
+        job_id=of.job_id,
+        part=part,
+        kind=of.kind,
+        content_type=MSGPACK,
+        schema=f"{of.kind}-output/1",
+        request_id=of.request_id,
+        epoch=epoch,
+        item=output_index,
+    )
+
+
+def event_bound(tenant: str, event: Tokens) -> Bound:
+    """Binding of a token event; inside is an `EventBody`. The kind is not on the wire, so it is not bound."""
+    return Bound(
+        tenant=tenant,
+        channel="event",
+        job_id=event.job_id,
+        part=event.part,
+        kind="",
+        sequence=event.sequence,
+        content_type=MSGPACK,
+        schema="tokens/1",
+        request_id=event.request_id,
+        epoch=event.epoch,
+        item=event.output_index,
+    )
+
+
+def digest_key(secret: bytes, job: bytes) -> bytes:
+    """The key of a job's output digests, which the tenant can make too: HMAC-SHA-256 of the job id under its secret."""
+    return hmac.digest(secret, b"llmos-output-digest-1\0" + job, "sha256")
+
+
+def item_digest(key: bytes, output_index: int, output: bytes, code: str) -> bytes:
+    """Digest of an item's clear output (MessagePack of the kind's output), or of its error's code; 32 bytes."""
+    said = msgspec.msgpack.encode(["llmos-item-1", output_index, output, code])
+    return hmac.digest(key, said, "sha256")
+
+
+def output_digest(digests: Iterable[bytes]) -> bytes:
+    """A receipt's digest of a whole answer: SHA-256 over the digests of its items, in the order of their indices."""
+    return hashlib.sha256(b"llmos-output-1\0" + b"".join(digests)).digest()
+
+
+def encode_body(body: PartBody | EventBody) -> bytes:
+    """The bytes to be sealed."""
+    return msgspec.msgpack.encode(body)
