@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 BENCH ?=
 
-.PHONY: help setup demo up test check bench lock pages train clean
+.PHONY: help setup demo up test fuzz check bench lock pages train clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,6 +30,9 @@ up: $(READY)  ## run the system until Ctrl-C, durable under .llmos
 
 test: $(READY)  ## all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)  ## look for records that break a stage, FUZZ_SECONDS (60) for each target
+	$(BIN)/python -m tests.fuzz
 
 check: $(READY)  ## format, lint, types, import contracts, generated pages
 	$(BIN)/ruff format --check .

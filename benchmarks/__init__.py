@@ -3,5 +3,6 @@
 
 - `harness`: rows, the machine they were measured on, the table and `results/<name>.json`.
 - `pipeline`: `echo` from produce to answer read, beside a bare chain of as many hops on the same broker.
+- `seal`: what sealing, codes and signatures cost per record, and the whole pipeline with and without them.
 - `serving`: tokens per second and time to the first token beside `transformers`; the scheduler's policies side by side.
 """

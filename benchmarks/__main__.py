@@ -17,7 +17,7 @@ from benchmarks.harness import machine, show, write
 
 WIDTH = 200
 """Where the output is no terminal."""
-NAMES = ("pipeline", "serving")
+NAMES = ("pipeline", "seal", "serving")
 
 
 def main(names: list[str]) -> int:

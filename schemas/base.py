@@ -80,16 +80,18 @@ class Codec(msgspec.Struct, frozen=True):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return Malformed(problem=without_values(problem)[:500])
         if kind is not None and kind not in known.split(", "):
-            return UnknownVersion(type=kind[:64], known=known)
+            # Only what looks like a type is told; anything else that stands there may be somebody's words.
+            return UnknownVersion(type=kind[:64] if _TYPE.fullmatch(kind[:64]) else "…", known=known)
         return Malformed(problem=without_values(problem)[:500])
 
 
-_QUOTED = re.compile(r"'[^']*'")
+_FOUND = re.compile(r"\A(Invalid (?:enum )?value) .*?(?P<where> - at `[^`]*`(?: in `[^`]*`)?)?\Z", re.DOTALL)
+_TYPE = re.compile(r"[A-Za-z0-9._/-]*")
 
 
 def without_values(problem: Exception) -> str:
     """What is wrong, without the values that were found: it travels in the clear, and they may be somebody's secret."""
-    return _QUOTED.sub("'…'", str(problem)) if str(problem).startswith("Invalid ") else str(problem)
+    return _FOUND.sub(lambda match: f"{match[1]} '…'{match['where'] or ''}", str(problem))
 
 
 class _Peek(msgspec.Struct):

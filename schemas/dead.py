@@ -25,6 +25,10 @@ class DeadLetter(Message, frozen=True, kw_only=True, tag="dead_letter/1"):
     key_id: str = ""
     size: Count = 0
     """Bytes of the record's value; more than are in the contents where it had to be cut."""
+    cut: bool = False
+    """The contents are not the whole record (key, value or headers were too large): it cannot be put back."""
+    taken_at: Seconds = 0.0
+    """When the log took the record; of a replay, the first one."""
     headers: list[tuple[str, bytes]] = []
     attempt: Count = 0
     """Of a task: which attempt it was."""
@@ -66,6 +70,8 @@ class Replay(Value, frozen=True, array_like=True, kw_only=False):
     timestamp: Seconds
     """When the log took the first one."""
     replays: Count
+    at: Seconds
+    """When the operator put it back: the word holds for a record that the log takes soon after."""
     mac: Digest = b""
     """Under the key `system`, over `signed_replay`."""
 
@@ -86,6 +92,7 @@ def signed_replay(replay: Replay, value: bytes) -> bytes:
             replay.first.offset,
             replay.timestamp,
             replay.replays,
+            replay.at,
             digest,
         ]
     )

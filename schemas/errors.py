@@ -22,6 +22,9 @@ class LlmosError(Exception):
     retryable: ClassVar[bool] = False
     retry_after: float = 0.0
     """When trying again makes sense, in seconds; 0: unknown. Set by the value of that name."""
+    raised: str = ""
+    """Of an error that was made of an exception of other people's code: the type of that exception. What such an exception
+    says may quote somebody's input."""
 
     def __init__(self, **values: object) -> None:
         self.values = values
@@ -386,6 +389,12 @@ class NoSuchTenant(OperatorError):
     """There is no tenant {tenant!r}; `llmos tenants list` shows those that there are."""
 
     code = "no_such_tenant"
+
+
+class NoSuchDeadLetter(OperatorError):
+    """There is no dead letter of {origin}; `llmos dead list` shows those that there are."""
+
+    code = "no_such_dead_letter"
 
 
 class NotReplayable(OperatorError):

@@ -86,7 +86,9 @@ class Head(Value, frozen=True, kw_only=True):
     wrapped_output_key: Key = b""
     """Not written any more: an envelope carries its wrapped keys itself."""
     content_digest: Digest = b""
-    """HMAC-SHA-256 of the request's content under the tenant's secret."""
+    """HMAC-SHA-256 of the request's content, job id included, under the tenant's secret."""
+    other_digest: Digest = b""
+    """The same under the tenant's other secret while a rotation lets two hold: what is repeated then is known again."""
     priority: Priority = 4
     timeout: Timeout = 600.0
     parts: Count = 1

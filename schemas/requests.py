@@ -40,7 +40,8 @@ class Request(Message, frozen=True, kw_only=True, tag="request/1"):
     idempotency_key: RequestId | None = None
     """Names the work; by default the request id does."""
     priority: Priority = 4
-    timeout: Timeout = 600.0
+    timeout: Timeout | None = None
+    """In seconds; where it is left out, the tenant's default (600 of its own accord)."""
     events: Events | None = None
     """How much to hear on the stream; by default `states`, and `none` on the batch lane."""
     reply_to: TopicName | None = None

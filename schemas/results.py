@@ -96,7 +96,9 @@ class Receipt(Message, frozen=True, kw_only=True, tag="receipt/1"):
     options: list[Option] = []
     """See `Head.options`."""
     part_count: Count = 0
+    """Parts that were done; 0 of a verdict."""
     item_count: Count = 0
+    """Items of the answer."""
     signing_key: str = ""
     signature: Key = b""
     """Ed25519 over `signed_receipt`, by the system's receipt key; anyone can check it with the public half."""

@@ -5,9 +5,11 @@ Rooms:
 - `crc`: CRC32C, which tells damage from forgery.
 - `macs`: authentication codes under a tenant's secret. `secrets`: those secrets, wrapped for the topic `tenants`.
 - `keyring`: the system's keys, in memory. `keyfile`: in a file that only its owner can read. `roles`: which service holds which.
+  `private_file`: such files. `live`: a service's own, read again when the file changes.
 - `hpke`: secrets wrapped for the holder of a private key.
-- `envelope`: payloads sealed under a data key per job, bound to the place they belong to.
+- `envelope`: payloads sealed under a data key per job, bound to the place they belong to. `counted`: opened by a service.
 - `channels`: what is sealed where: every binding, and the digests of receipts.
+- `receipts`: signed by the aggregator, checked by anyone.
 - `credentials`: what makes a client a tenant, in one file.
 - `blobs`: records sealed for operators (dead letters).
 """

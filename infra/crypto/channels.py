@@ -37,21 +37,37 @@ class EventBody(Value, frozen=True, array_like=True, kw_only=False):
 
 def request_bound(request: Request, lane: Lane) -> Bound:
     """Binding of a request's sealed payload. What is inside is MessagePack of the kind's input."""
+    job = job_id(request.tenant, request.idempotency_key or request.request_id)
+    digest = hashlib.sha256(metadata_bytes(request, lane)).digest()
+    return _request_bound(request.tenant, job, request.kind, request.request_id, digest)
+
+
+def request_bound_of(head: Head, metadata_digest: bytes) -> Bound:
+    """The same, from what ingest passes on: the head, which may have other values than the client sent, and the digest of
+    what it did send (`request_bound(...).extra`)."""
+    return _request_bound(head.tenant, head.job_id, head.kind, head.request_id, metadata_digest)
+
+
+def _request_bound(tenant: str, job: bytes, kind: str, request_id: str, metadata_digest: bytes) -> Bound:
     return Bound(
-        tenant=request.tenant,
+        tenant=tenant,
         channel="request",
-        job_id=job_id(request.tenant, request.idempotency_key or request.request_id),
+        job_id=job,
         part=0,
-        kind=request.kind,
+        kind=kind,
         content_type=MSGPACK,
-        schema=f"{request.kind}-input/1",
-        request_id=request.request_id,
-        extra=hashlib.sha256(metadata_bytes(request, lane)).digest(),
+        schema=f"{kind}-input/1",
+        request_id=request_id,
+        extra=metadata_digest,
     )
 
 
 def part_bound(head: Head, index: int) -> Bound:
-    """Binding of part `index` of a job; inside is a `PartBody`."""
+    """Binding of part `index` of a job; inside is a `PartBody`.
+
+    It is bound to the reply key and to the model's identity, too: who may write to the log could otherwise send a copy of it
+    under a head that names a key of his own, and have the worker seal the output for him.
+    """
     return Bound(
         tenant=head.tenant,
         channel="part",
@@ -62,6 +78,7 @@ def part_bound(head: Head, index: int) -> Bound:
         content_type=MSGPACK,
         schema=f"{head.kind}-input/2",
         request_id=head.request_id,
+        extra=hashlib.sha256(msgspec.msgpack.encode(["llmos-part-1", head.reply_key, head.model])).digest(),
     )
 
 

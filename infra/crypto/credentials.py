@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-import os
-import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +13,8 @@ import msgspec
 
 from llmos.infra.crypto import hpke
 from llmos.infra.crypto.hpke import Recipient
-from llmos.infra.crypto.keyfile import write_private
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.private_file import read_private, write_private
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
 
@@ -67,18 +67,12 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplyKeys:
-    """Opens what was sealed to a client, as `keyring.Keys` for `open_envelope`."""
+    """Opens what was sealed to a client, as `keyring.Opener` for `open_envelope`."""
 
-    def __init__(self, keys: list[ReplyKey]) -> None:
-        self._by_id = {hpke.key_id_of(key.public): key for key in keys}
-
-    def wrap(self, purpose: str, secret: bytes, context: bytes, tenant: str = "") -> tuple[str, bytes]:
-        """A client wraps nothing under these."""
-        raise NotImplementedError
-
-    def holds(self, purpose: str, tenant: str = "") -> bool:
-        """Never: see `wrap`."""
-        return False
+    def __init__(self, keys: Sequence[ReplyKey]) -> None:
+        self._by_id = {
+            hpke.key_id_of(key.public): (key.algorithm, hpke.private_key(key.algorithm, key.private)) for key in keys
+        }
 
     def has(self, key_id: str) -> bool:
         """Whether the key is here."""
@@ -86,10 +80,39 @@ class ReplyKeys:
 
     def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """The secret. Raises `EnvelopeRejected`."""
-        key = self._by_id.get(key_id)
-        if key is None:
+        found = self._by_id.get(key_id)
+        if found is None:
             raise EnvelopeRejected()
-        return hpke.unwrap_with(key.algorithm, key.private, wrapped, context)
+        return hpke.unwrap_with(*found, wrapped, context)
+
+
+def credentials_file(state_directory: Path, tenant: str) -> Path:
+    """Where the credentials of a tenant are kept beside the system, and looked for by clients on the same machine."""
+    return state_directory / "tenants" / f"{tenant}.json"
+
+
+def public_keys(keyring: Keyring) -> list[PublicKey]:
+    """What everybody may have of the system's keys: that to which requests are sealed, and all that ever signed receipts."""
+    return [
+        PublicKey(id=e.id, purpose=e.purpose, key=e.public, active=e.state == "active")
+        for e in keyring.entries
+        if (e.purpose == "ingress" and e.state == "active") or e.purpose == "receipt"
+    ]
+
+
+def encode_public_keys(keys: Sequence[PublicKey]) -> bytes:
+    """The file `public-keys.json`: a JSON list, bytes in base64."""
+    return msgspec.json.format(msgspec.json.encode(keys), indent=2) + b"\n"
+
+
+def load_public_keys(path: Path) -> list[PublicKey]:
+    """The keys in a file that `llmos keys export` wrote. Raises `BadSetting`."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[PublicKey])
+    except OSError as problem:
+        raise _bad(f"{path}: {problem.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise _bad(f"{path} holds no public keys: {problem}") from None
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -99,13 +122,13 @@ def load_credentials(path: Path) -> Credentials:
         BadSetting: it is missing or none, or others may read it.
     """
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise _bad(f"{path} has mode {mode:04o} and others may use it; run `chmod 600 {path}`")
-            return msgspec.json.decode(file.read(), type=Credentials)
+        data = read_private(path)
     except OSError as problem:
         raise _bad(f"{path}: {problem.strerror}") from None
+    except ValueError as problem:
+        raise _bad(str(problem)) from None
+    try:
+        return msgspec.json.decode(data, type=Credentials)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
         raise _bad(f"{path} holds no credentials: {problem}") from None
 

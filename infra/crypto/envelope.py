@@ -8,12 +8,13 @@ and for the tenant), or by HPKE to a public key (of the system, or of the asker;
 keys, each made with a salt of 32 random bytes of its own: encryption key and commitment are HKDF-SHA512 (RFC 5869) of the
 secret with this salt, `info` = label ‖ 0 ‖ MessagePack list of tenant, job id, request id, epoch and extra, under two labels.
 AES-256-GCM; the nonce counts the envelopes of a data key from 0; associated data = MessagePack list of a label, version,
-suite, the list of key ids, and `Bound`. GCM alone lets one ciphertext open under two keys (Albertini et al. 2020), so the
+suite, the SHA-256 of all that lies before the salt (so that no reader can be exchanged), and `Bound`. GCM alone lets one ciphertext open under two keys (Albertini et al. 2020), so the
 commitment is compared, in constant time, before anything is decrypted. Vectors: docs/vectors/envelope-v1.json.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import itertools
 import os
@@ -28,7 +29,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from llmos.infra.crypto import hpke
-from llmos.infra.crypto.keyring import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Keys, Purpose
+from llmos.infra.crypto.keyring import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Keys, Opener, Purpose
 from llmos.schemas.base import MSGPACK
 from llmos.schemas.errors import EnvelopeRejected
 
@@ -72,7 +73,7 @@ class Bound(NamedTuple):
 class Secret:
     """A secret under which data keys are made, wrapped for those who may open what they seal. Kept in memory only."""
 
-    __slots__ = ("_key", "_pid", "head", "key_ids", "tenant")
+    __slots__ = ("_digest", "_head", "_key", "_pid", "key_ids", "tenant")
 
     def __init__(self, key: bytes, wrapped: Sequence[tuple[str, bytes]], tenant: str) -> None:
         """`wrapped`: key id and wrapped key of each reader."""
@@ -80,7 +81,8 @@ class Secret:
         self._pid = os.getpid()
         self.tenant = tenant
         self.key_ids = tuple(key_id for key_id, _ in wrapped)
-        self.head = _head(wrapped)
+        self._head = _head(wrapped)
+        self._digest = _digest(self._head)
 
     @staticmethod
     def under(keys: Keys, purposes: Sequence[Purpose], tenant: str) -> Secret:
@@ -103,19 +105,19 @@ class Secret:
         """
         if bound.tenant != self.tenant or os.getpid() != self._pid:
             raise ValueError("a secret makes data keys for its own tenant, in its own process")
-        return DataKey(self.head, self.key_ids, self._key, secrets.token_bytes(SALT_BYTES), _context(bound))
+        return DataKey(self._head, self._digest, self._key, secrets.token_bytes(SALT_BYTES), _context(bound))
 
 
 class DataKey:
     """The data key of one job, or of one attempt at it, for sealing. Belongs to the process that made it."""
 
-    __slots__ = ("_cipher", "_context", "_count", "_head", "_key_ids", "_pid")
+    __slots__ = ("_cipher", "_context", "_count", "_digest", "_head", "_pid")
 
-    def __init__(self, head: bytes, key_ids: tuple[str, ...], secret: bytes, salt: bytes, context: bytes) -> None:
+    def __init__(self, head: bytes, digest: bytes, secret: bytes, salt: bytes, context: bytes) -> None:
         opened = _derive(secret, salt, context)
         self._cipher = opened.cipher
         self._context = context
-        self._key_ids = key_ids
+        self._digest = digest
         self._head = head + salt + opened.commitment
         self._count = itertools.count()
         self._pid = os.getpid()
@@ -134,12 +136,14 @@ class DataKey:
         if count >= SEALS_PER_KEY:
             raise OverflowError("the data key has sealed all it may; take a fresh one")
         nonce = count.to_bytes(NONCE_BYTES, "big")
-        return self._head + nonce + self._cipher.encrypt(nonce, plaintext, _associated(self._key_ids, bound))
+        return self._head + nonce + self._cipher.encrypt(nonce, plaintext, _associated(self._digest, bound))
 
 
 class Parsed(NamedTuple):
     """An envelope taken apart; nothing of it is authentic yet."""
 
+    head: bytes
+    """All that lies before the salt."""
     wrapped: tuple[tuple[str, bytes], ...]
     """Key id and wrapped secret of each reader."""
     salt: bytes
@@ -154,7 +158,7 @@ class _Opened(NamedTuple):
     commitment: bytes
 
 
-def open_envelope(keys: Keys, bound: Bound, envelope: bytes) -> bytes:
+def open_envelope(keys: Opener, bound: Bound, envelope: bytes) -> bytes:
     """The payload in `envelope`. The key ids select the key: nothing is tried out.
 
     Raises:
@@ -167,11 +171,17 @@ def open_envelope(keys: Keys, bound: Bound, envelope: bytes) -> bytes:
     opened = _opened(keys, *found, bound.tenant, parsed.salt, _context(bound))
     if not hmac.compare_digest(opened.commitment, parsed.commitment):
         raise EnvelopeRejected()
-    key_ids = tuple(key_id for key_id, _ in parsed.wrapped)
+    associated = _associated(_digest(parsed.head), bound)
     try:
-        return opened.cipher.decrypt(parsed.nonce, parsed.ciphertext, _associated(key_ids, bound))
+        return opened.cipher.decrypt(parsed.nonce, parsed.ciphertext, associated)
     except InvalidTag:
         raise EnvelopeRejected() from None
+
+
+def forget() -> None:
+    """Lets go of all secrets and data keys that this process remembers: some of their keys were destroyed."""
+    _opened.cache_clear()
+    _unwrapped.cache_clear()
 
 
 def parse(envelope: bytes) -> Parsed:
@@ -212,14 +222,16 @@ def _parsed(envelope: bytes) -> Parsed:
         at += 2 + length
     if len(envelope) - at < SALT_BYTES + COMMITMENT_BYTES + NONCE_BYTES + TAG_BYTES:
         raise EnvelopeRejected()
+    head = envelope[:at]
     salt, at = envelope[at : at + SALT_BYTES], at + SALT_BYTES
     commitment, at = envelope[at : at + COMMITMENT_BYTES], at + COMMITMENT_BYTES
-    return Parsed(tuple(wrapped), salt, commitment, envelope[at : at + NONCE_BYTES], envelope[at + NONCE_BYTES :])
+    nonce, ciphertext = envelope[at : at + NONCE_BYTES], envelope[at + NONCE_BYTES :]
+    return Parsed(head, tuple(wrapped), salt, commitment, nonce, ciphertext)
 
 
 @lru_cache(maxsize=CACHED_KEYS)
-def _unwrapped(keys: Keys, key_id: str, wrapped: bytes, tenant: str) -> bytes:
-    """Failures are not remembered. A keyring never changes, so what it unwrapped once holds."""
+def _unwrapped(keys: Opener, key_id: str, wrapped: bytes, tenant: str) -> bytes:
+    """Failures are not remembered. What was unwrapped once holds as long as its key is there, which is asked each time."""
     secret = keys.unwrap(key_id, wrapped, wrap_context(tenant))
     if len(secret) != KEY_BYTES:
         raise EnvelopeRejected()
@@ -227,7 +239,7 @@ def _unwrapped(keys: Keys, key_id: str, wrapped: bytes, tenant: str) -> bytes:
 
 
 @lru_cache(maxsize=CACHED_KEYS)
-def _opened(keys: Keys, key_id: str, wrapped: bytes, tenant: str, salt: bytes, context: bytes) -> _Opened:
+def _opened(keys: Opener, key_id: str, wrapped: bytes, tenant: str, salt: bytes, context: bytes) -> _Opened:
     return _derive(_unwrapped(keys, key_id, wrapped, tenant), salt, context)
 
 
@@ -255,5 +267,9 @@ def _context(bound: Bound) -> bytes:
     return _encoder.encode((bound.tenant, bound.job_id, bound.request_id, bound.epoch, bound.extra))
 
 
-def _associated(key_ids: tuple[str, ...], bound: Bound) -> bytes:
-    return _encoder.encode(("llmos-envelope-1", VERSION, SUITE, key_ids, *bound))
+def _digest(head: bytes) -> bytes:
+    return hashlib.sha256(head).digest()
+
+
+def _associated(digest: bytes, bound: Bound) -> bytes:
+    return _encoder.encode(("llmos-envelope-1", VERSION, SUITE, digest, *bound))

@@ -45,6 +45,10 @@ PUBLIC_BYTES: Final[dict[Recipient, int]] = {
 PRIVATE_BYTES: Final[dict[Recipient, int]] = {"x25519": _X25519_BYTES, "mlkem768-x25519": _SEED_BYTES + _X25519_BYTES}
 
 _PARSED_KEYS: Final = 4096
+"""Public keys that a process remembers as objects."""
+
+PrivateKey = X25519PrivateKey | MLKEM768X25519PrivateKey
+"""Whoever holds it keeps it: nothing here remembers private keys, so that a key that is destroyed is gone."""
 
 _SUITES: Final[dict[Recipient, Suite]] = {
     "x25519": Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM),
@@ -94,10 +98,20 @@ def wrap_for(public: bytes, secret: bytes, context: bytes) -> bytes:
     return _SUITES[algorithm].encrypt(secret, key, info=context)
 
 
-def unwrap_with(algorithm: Recipient, private: bytes, wrapped: bytes, context: bytes) -> bytes:
+def private_key(algorithm: Recipient, private: bytes) -> PrivateKey:
+    """A private key, ready for use. Raises ValueError: `private` is none of this algorithm."""
+    if len(private) != PRIVATE_BYTES[algorithm]:
+        raise ValueError(f"a private key of {algorithm} has {PRIVATE_BYTES[algorithm]} bytes, not {len(private)}")
+    own = X25519PrivateKey.from_private_bytes(private[-_X25519_BYTES:])
+    if algorithm == "x25519":
+        return own
+    return MLKEM768X25519PrivateKey(MLKEM768PrivateKey.from_seed_bytes(private[:_SEED_BYTES]), own)
+
+
+def unwrap_with(algorithm: Recipient, private: PrivateKey, wrapped: bytes, context: bytes) -> bytes:
     """The secret in `wrapped`. Raises `EnvelopeRejected`, whatever is wrong."""
     try:
-        return _SUITES[algorithm].decrypt(wrapped, _private(algorithm, private), info=context)
+        return _SUITES[algorithm].decrypt(wrapped, private, info=context)
     except (InvalidTag, ValueError):
         raise EnvelopeRejected() from None
 
@@ -115,11 +129,3 @@ def _public(public: bytes) -> tuple[Recipient, X25519PublicKey | MLKEM768X25519P
     return algorithm, MLKEM768X25519PublicKey(
         MLKEM768PublicKey.from_public_bytes(public[1 : 1 + _MLKEM_PUBLIC_BYTES]), own
     )
-
-
-@lru_cache(maxsize=64)
-def _private(algorithm: Recipient, private: bytes) -> X25519PrivateKey | MLKEM768X25519PrivateKey:
-    own = X25519PrivateKey.from_private_bytes(private[-_X25519_BYTES:])
-    if algorithm == "x25519":
-        return own
-    return MLKEM768X25519PrivateKey(MLKEM768PrivateKey.from_seed_bytes(private[:_SEED_BYTES]), own)

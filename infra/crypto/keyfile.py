@@ -1,23 +1,34 @@
-"""A keyring in a file that only its owner can read: made once, read by every service, replaced in one step."""
+"""A keyring in a file that only its owner can read: made once, read by every service, replaced in one step.
+
+Whoever changes it holds a lock on a file beside it from reading to writing, so that no change is lost. A copy with the keys
+of one service alone, for another machine, says so and is never changed.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
-import secrets
-import stat
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from llmos.infra.crypto.keyring import KeyEntry, Keyring, bad
+from llmos.infra.crypto.private_file import MODE, read_private, write_private
+from llmos.infra.crypto.roles import for_service
 
-MODE = 0o600
+LOCK_SECONDS: Final = 10.0
+"""How long to wait for another that changes the keyring; a change takes milliseconds."""
+_RETRY_SECONDS: Final = 0.02
 
 
-class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    version: Literal[1] = 1
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    version: Literal[1]
+    exported_for: str = ""
+    """Of a copy: the service that it has the keys of."""
     keys: list[KeyEntry]
 
 
@@ -27,16 +38,17 @@ def create_keyring(path: Path, tenants: Iterable[str] = ()) -> Keyring:
     Raises:
         BadSetting: it exists and cannot be used, or cannot be written.
     """
+    names = list(tenants)
     if path.exists():
-        return _completed(path, tenants)
+        return _completed(path, names)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise bad(f"{path.parent} cannot be made: {problem.strerror}") from None
     try:
-        _write(path, Keyring([]).completed(tenants), exclusive=True)
+        _write(path, Keyring([]).completed(names), exclusive=True)
     except FileExistsError:
-        return _completed(path, tenants)  # another process was first, and its keys are the keys
+        return _completed(path, names)  # another process was first, and its keys are the keys
     except OSError as problem:
         raise bad(f"{path} cannot be written: {problem.strerror}") from None
     return load_keyring(path)
@@ -48,20 +60,41 @@ def load_keyring(path: Path) -> Keyring:
     Raises:
         BadSetting: it is missing, unreadable, damaged, or others may read it.
     """
+    return _read(path)[0]
+
+
+def changed(path: Path, change: Callable[[Keyring], Keyring]) -> Keyring:
+    """Replaces the keyring at `path` by what `change` makes of it, and gives that; nobody else changes it meanwhile.
+
+    Raises:
+        BadSetting: it cannot be read or written, it is one service's copy, or another has been changing it for 10 s; and
+            what `change` raises.
+    """
+    with _locked(path):
+        keyring, exported_for = _read(path)
+        made = change(keyring)
+        if made is not keyring:
+            if exported_for:
+                raise bad(f"{path} is a copy for {exported_for}: change the keyring that it was exported from")
+            save_keyring(made, path)
+    return made
+
+
+def export_keyring(keyring: Keyring, service: str, path: Path) -> Keyring:
+    """Writes a new file at `path` with the keys that `service` needs, for another machine; gives them.
+
+    Raises:
+        BadSetting: there is a file already, it cannot be written, or keys are missing.
+        KeyError: there is no such service.
+    """
+    copy = for_service(keyring, service)
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise bad(f"{path} has mode {mode:04o} and others may use it; run `chmod 600 {path}`")
-            data = file.read()
-    except FileNotFoundError:
-        raise bad(f"there is no keyring at {path}; `llmos up` or `llmos keys init` makes one") from None
+        _write(path, copy, exclusive=True, exported_for=service)
+    except FileExistsError:
+        raise bad(f"{path} is there already; an export replaces no file") from None
     except OSError as problem:
-        raise bad(f"{path} cannot be read: {problem.strerror}") from None
-    try:
-        return Keyring(msgspec.json.decode(data, type=_File).keys)
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise bad(f"{path} is not a keyring: {problem}") from None
+        raise bad(f"{path} cannot be written: {problem.strerror}") from None
+    return copy
 
 
 def save_keyring(keyring: Keyring, path: Path) -> None:
@@ -76,41 +109,57 @@ def save_keyring(keyring: Keyring, path: Path) -> None:
         raise bad(f"{path} cannot be written: {problem.strerror}") from None
 
 
-def _completed(path: Path, tenants: Iterable[str]) -> Keyring:
+def _read(path: Path) -> tuple[Keyring, str]:
+    """The keyring, and whose copy it is."""
+    try:
+        data = read_private(path)
+    except ValueError as problem:
+        raise bad(str(problem)) from None
+    except FileNotFoundError:
+        raise bad(f"there is no keyring at {path}; `llmos up` or `llmos keys init` makes one") from None
+    except OSError as problem:
+        raise bad(f"{path} cannot be read: {problem.strerror}") from None
+    try:
+        file_ = msgspec.json.decode(data, type=_File)
+        return Keyring(file_.keys), file_.exported_for
+    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+        raise bad(f"{path} is not a keyring: {problem}") from None
+
+
+def _completed(path: Path, names: Sequence[str]) -> Keyring:
     found = load_keyring(path)
-    whole = found.completed(tenants)
-    if whole is not found:
-        save_keyring(whole, path)
-    return whole
+    if found.completed(names) is found:
+        return found  # mostly; and it may be where nothing can be written
+    return changed(path, lambda keyring: keyring.completed(names))
 
 
-def _write(path: Path, keyring: Keyring, *, exclusive: bool) -> None:
-    """Writes beside `path`, then puts it there in one step; `exclusive`: FileExistsError where a file is already."""
-    data = msgspec.json.format(msgspec.json.encode(_File(keys=list(keyring.entries))), indent=2)
-    write_private(path, data, exclusive=exclusive)
-
-
-def write_private(path: Path, data: bytes, *, exclusive: bool) -> None:
-    """Writes a file that only its owner can read, durably and in one step. Raises OSError."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE)
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock file beside `path`. It stays there: to take it away would let two hold it."""
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if exclusive:
-            os.link(beside, path)
-        else:
-            os.replace(beside, path)
-        _sync_directory(path.parent)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
+        fd = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+    except OSError as problem:
+        raise bad(f"{path} cannot be locked: {problem.strerror}") from None
     try:
-        os.fsync(fd)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not _try_lock(fd):
+            if time.monotonic() > deadline:
+                raise bad(f"another process has been changing {path} for {LOCK_SECONDS:.0f} s; try again")
+            time.sleep(_RETRY_SECONDS)
+        yield
     finally:
         os.close(fd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _write(path: Path, keyring: Keyring, *, exclusive: bool, exported_for: str = "") -> None:
+    """Writes beside `path`, then puts it there in one step; `exclusive`: FileExistsError where a file is already."""
+    file = _File(version=1, keys=list(keyring.entries), exported_for=exported_for)
+    write_private(path, msgspec.json.format(msgspec.json.encode(file), indent=2), exclusive=exclusive)

@@ -1,7 +1,7 @@
 """The keyring: all keys of the system, what each is for, what state it is in, and how they wrap secrets. No I/O.
 
-A key is `active` (wraps and unwraps, signs), `decrypt_only` (unwraps what it wrapped before a rotation) or `destroyed` (its
-bytes are gone, and with them what it wrapped). A keyring never changes: a rotation gives a new one, so that what was unwrapped
+A key is `active` (wraps and unwraps, signs), `decrypt_only` (unwraps what it wrapped before a rotation; or, prepared for one,
+what others wrap after theirs) or `destroyed` (its bytes are gone, and with them what it wrapped). A keyring never changes: a rotation gives a new one, so that what was unwrapped
 under a keyring stays true for its lifetime. `keyfile` keeps it in a file; `roles` says which service needs which of it.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol, get_args
 
@@ -54,11 +55,21 @@ TAG_BYTES: Final = 16
 SETTING: Final = "keyring_file"
 
 
-class Keys(Protocol):
-    """Whatever holds keys: a file, or a key management service. Hashable: unwrapped secrets are remembered."""
+class Opener(Protocol):
+    """Whatever opens what was wrapped for it. Hashable: unwrapped secrets are remembered with it."""
 
     def __hash__(self) -> int:
-        """Keyrings are told apart by identity, or by what they hold."""
+        """Told apart by identity, or by what it holds."""
+
+    def has(self, key_id: str) -> bool:
+        """Whether `unwrap` could open what this key wrapped."""
+
+    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        """The secret, for the `context` it was wrapped in. Raises `EnvelopeRejected`, whatever is wrong."""
+
+
+class Keys(Opener, Protocol):
+    """Whatever also wraps."""
 
     def wrap(self, purpose: Purpose, secret: bytes, context: bytes, tenant: str = "") -> tuple[str, bytes]:
         """Encrypts `secret` under the active key of `purpose`; gives the key's id and the wrapped secret."""
@@ -66,11 +77,18 @@ class Keys(Protocol):
     def holds(self, purpose: Purpose, tenant: str = "") -> bool:
         """Whether there is an active key that `wrap` could use."""
 
-    def has(self, key_id: str) -> bool:
-        """Whether `unwrap` could open what this key wrapped."""
 
-    def unwrap(self, key_id: str, wrapped: bytes, context: bytes) -> bytes:
-        """The secret, for the `context` it was wrapped in. Raises `EnvelopeRejected`, whatever is wrong."""
+class SystemKeys(Keys, Protocol):
+    """All that a service asks of the system's keys: a file can stand behind it, or a key management service."""
+
+    def mac(self, purpose: Purpose, data: bytes) -> bytes:
+        """HMAC-SHA-256 of `data` under the active key of `purpose`, 32 bytes. Raises `BadSetting` where there is none."""
+
+    def check_mac(self, purpose: Purpose, data: bytes, tag: bytes) -> bool:
+        """Whether `tag` was made under the active key of `purpose`, or one before it that is not destroyed."""
+
+    def sign(self, data: bytes) -> tuple[str, bytes]:
+        """The id of the receipt key, and its Ed25519 signature (64 bytes). Raises `BadSetting` without that key."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,6 +109,11 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     retired_at: float = 0.0
     """When a rotation ended its being active."""
     destroyed_at: float = 0.0
+
+    @property
+    def is_prepared(self) -> bool:
+        """It was never active yet."""
+        return self.state == "decrypt_only" and not self.retired_at
 
     def __repr__(self) -> str:
         return f"KeyEntry({self.id}, {self.purpose}, {self.state})"
@@ -114,6 +137,11 @@ class Keyring:
             for e in self._entries
             if e.algorithm == "ed25519" and e.key
         }
+        self._recipients = {
+            e.id: hpke.private_key(e.algorithm, e.key)
+            for e in self._entries
+            if e.algorithm in ("x25519", "mlkem768-x25519") and e.key
+        }
         self._active = {(e.purpose, e.tenant): e for e in self._entries if e.state == "active"}
 
     def __repr__(self) -> str:
@@ -135,16 +163,39 @@ class Keyring:
         fresh = [fresh_key(purpose, tenant) for purpose, tenant in wanted if (purpose, tenant) not in self._active]  # type: ignore[arg-type]
         return Keyring([*self._entries, *fresh]) if fresh else self
 
+    def prepared(self, purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> Keyring:
+        """The keyring with a key that only opens and checks until the next rotation makes it the active one: so that all
+        copies of the keyring can have it before anybody uses it.
+
+        Raises:
+            BadSetting: there is one already.
+        """
+        waiting = self.waiting(purpose, tenant)
+        if waiting is not None:
+            raise bad(f"key {waiting.id} is prepared already; `llmos keys rotate {purpose}` puts it to use")
+        fresh = fresh_key(purpose, tenant, algorithm)
+        return Keyring([*self._entries, msgspec.structs.replace(fresh, state="decrypt_only")])
+
+    def waiting(self, purpose: Purpose, tenant: str = "") -> KeyEntry | None:
+        """The key that is prepared for the next rotation."""
+        found = (e for e in self._entries if (e.purpose, e.tenant) == (purpose, tenant) and e.is_prepared)
+        return next(found, None)
+
     def rotated(self, purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> Keyring:
-        """The keyring with a new active key of `purpose`; the one before only decrypts from then on."""
+        """The keyring with another active key of `purpose`: that which was prepared, else a new one, also where the prepared
+        one is not of the `algorithm` asked for. The one before only decrypts from then on."""
         now = time.time()
+        waiting = self.waiting(purpose, tenant)
+        if waiting is None or algorithm not in (None, waiting.algorithm):
+            waiting = fresh_key(purpose, tenant, algorithm)
         kept = [
             msgspec.structs.replace(e, state="decrypt_only", retired_at=now)
             if (e.purpose, e.tenant, e.state) == (purpose, tenant, "active")
             else e
             for e in self._entries
+            if e.id != waiting.id
         ]
-        return Keyring([*kept, fresh_key(purpose, tenant, algorithm)])
+        return Keyring([*kept, msgspec.structs.replace(waiting, state="active")])
 
     def destroyed(self, key_id: str, *, active: bool = False) -> Keyring:
         """The keyring without the bytes of `key_id`: what it wrapped can never be opened again.
@@ -185,7 +236,7 @@ class Keyring:
             BadSetting: there is no such key here.
         """
         entry = self.active(purpose, tenant)
-        if entry.public:
+        if entry.algorithm in ("x25519", "mlkem768-x25519"):
             return entry.id, hpke.wrap_for(entry.public, secret, context)
         cipher = self._ciphers.get(entry.id)
         if cipher is None:
@@ -199,7 +250,7 @@ class Keyring:
         if entry is None or not entry.key:
             raise EnvelopeRejected()
         if entry.algorithm in ("x25519", "mlkem768-x25519"):
-            return hpke.unwrap_with(entry.algorithm, entry.key, wrapped, context)
+            return hpke.unwrap_with(entry.algorithm, self._recipients[key_id], wrapped, context)
         cipher = self._ciphers.get(key_id)
         if cipher is None or len(wrapped) < NONCE_BYTES + TAG_BYTES:
             raise EnvelopeRejected()
@@ -287,24 +338,33 @@ def _check(entries: Sequence[KeyEntry]) -> None:
             raise bad(f"key {entry.id} names a tenant and is not for one, or the other way round")
         if not _is_whole(entry):
             raise bad(f"key {entry.id} is not whole")
-    active = [(e.purpose, e.tenant) for e in entries if e.state == "active"]
-    for purpose, tenant in active:
-        if active.count((purpose, tenant)) > 1:
+    active = Counter((e.purpose, e.tenant) for e in entries if e.state == "active")
+    for (purpose, _), count in active.items():
+        if count > 1:
             raise bad(f"the keyring has several active keys for {purpose!r}")
 
 
 def _is_whole(entry: KeyEntry) -> bool:
+    """All there, and a pair's halves belong together: what is sealed to another half would be lost."""
     if entry.algorithm in ("x25519", "mlkem768-x25519"):
         public, private = hpke.PUBLIC_BYTES[entry.algorithm], hpke.PRIVATE_BYTES[entry.algorithm]
     elif entry.algorithm == "ed25519":
         public, private = KEY_BYTES, KEY_BYTES
     else:
         public, private = 0, KEY_BYTES
-    if len(entry.public) != public:
+    if len(entry.public) != public or (public and hpke.key_id_of(entry.public) != entry.id):
         return False
-    if entry.state == "destroyed":
-        return not entry.key
-    return len(entry.key) == private or (bool(entry.public) and not entry.key)
+    if not entry.key:
+        return entry.state == "destroyed" or bool(public)
+    return entry.state != "destroyed" and len(entry.key) == private and _public_of(entry) == entry.public
+
+
+def _public_of(entry: KeyEntry) -> bytes:
+    if entry.algorithm in ("x25519", "mlkem768-x25519"):
+        return hpke.public_of(entry.algorithm, entry.key)
+    if entry.algorithm == "ed25519":
+        return Ed25519PrivateKey.from_private_bytes(entry.key).public_key().public_bytes_raw()
+    return b""
 
 
 def bad(problem: str) -> BadSetting:

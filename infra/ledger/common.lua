@@ -1,8 +1,8 @@
 -- Shared by the ledger's scripts: this text stands before each of them.
 --
 -- A hold is a field of the hash `holds` ("lane:size:granted_at:tenant"), its end a member of the sorted set `ends`, and
--- the sums per lane fields of the hash `use`. Whatever changes a hold changes all three in the same script, so the sums
--- never stand without their entries. Times are Redis's own, in seconds. ARGV[1] is the caller's nonce, and the first
+-- the sums per lane and per tenant fields of the hash `use` ("lane:jobs", "lane:bytes", "@tenant:jobs", "@tenant:bytes").
+-- Whatever changes a hold changes all three in the same script, so the sums never stand without their entries. Times are Redis's own, in seconds. ARGV[1] is the caller's nonce, and the first
 -- element of every result.
 
 local LANES = {'interactive', 'standard', 'batch'}
@@ -13,8 +13,8 @@ local function now()
     return tonumber(t[1]) + tonumber(t[2]) / 1000000
 end
 
--- Numbers as Redis takes them: never in scientific notation, times to the microsecond.
-local function whole(x) return string.format('%.0f', x) end
+-- Numbers as Redis takes them: never in scientific notation, no -0, times to the microsecond.
+local function whole(x) return string.format('%.0f', x + 0) end
 local function instant(x) return string.format('%.6f', x) end
 
 local function entry(lane, size, granted_at, tenant)
@@ -22,8 +22,8 @@ local function entry(lane, size, granted_at, tenant)
 end
 
 local function parse(text)
-    local lane, size, granted_at = string.match(text, '^(%a+):(%d+):([%d.]+):')
-    return lane, tonumber(size), tonumber(granted_at)
+    local lane, size, granted_at, tenant = string.match(text, '^(%a+):(%d+):([%d.]+):(.*)$')
+    return lane, tonumber(size), tonumber(granted_at), tenant
 end
 
 -- lane → {jobs, bytes}, from the sums.
@@ -42,15 +42,26 @@ local function write_use(use_key, use)
     end
 end
 
+-- Adds to what a tenant has in flight; what has nothing has no fields.
+local function count_tenant(use_key, tenant, jobs, bytes)
+    local field = '@' .. tenant
+    if redis.call('HINCRBY', use_key, field .. ':jobs', whole(jobs)) > 0 then
+        redis.call('HINCRBY', use_key, field .. ':bytes', whole(bytes))
+    else
+        redis.call('HDEL', use_key, field .. ':jobs', field .. ':bytes')
+    end
+end
+
 -- Removes a hold and what it counted for in `use` (a table); whether it was there.
 local function drop(id, use)
     local text = redis.call('HGET', KEYS[1], id)
     redis.call('ZREM', KEYS[2], id)
     if not text then return false end
     redis.call('HDEL', KEYS[1], id)
-    local lane, size = parse(text)
+    local lane, size, _, tenant = parse(text)
     use[lane][1] = use[lane][1] - 1
     use[lane][2] = use[lane][2] - size
+    count_tenant(KEYS[3], tenant, -1, -size)
     return true
 end
 

@@ -13,7 +13,7 @@ class Keys(NamedTuple):
     ends: str
     """Sorted set: hold id by the Redis time at which it is taken back."""
     use: str
-    """Hash: "<lane>:jobs" and "<lane>:bytes" → sums over `holds`."""
+    """Hash: "<lane>:jobs" and "<lane>:bytes", "@<tenant>:jobs" and "@<tenant>:bytes" → sums over `holds`."""
     generation: str
     """String: a random name; gone when the ledger was emptied."""
     leases: str
@@ -28,6 +28,10 @@ class Keys(NamedTuple):
     """Hash: "<device>:<identity>" → MessagePack of a `Residency`."""
     devices: str
     """Hash: device → MessagePack of [incarnation, its fields in `residency`]."""
+    spent: str
+    """Hash: tenant → MessagePack of [requests, tokens, at, rate of requests, rate of tokens]: see `quotas`."""
+    nonces: str
+    """Begins the names of two hashes per tenant, "young" and "old": nonce → the origin at which it was seen first."""
     probe: str
     """String: written to see whether the ledger takes writes."""
 
@@ -40,6 +44,15 @@ class Keys(NamedTuple):
     def credits(self) -> tuple[str, ...]:
         """What the scripts about holds touch, in their order."""
         return (self.holds, self.ends, self.use, self.generation)
+
+    @property
+    def quotas(self) -> tuple[str, ...]:
+        """What the scripts about quotas touch, in their order."""
+        return (*self.credits, self.spent)
+
+    def nonces_of(self, tenant: str) -> tuple[str, str]:
+        """The younger and the older hash of a tenant's nonces."""
+        return (f"{self.nonces}:{tenant}:young", f"{self.nonces}:{tenant}:old")
 
     @property
     def lent(self) -> tuple[str, ...]:

@@ -7,15 +7,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmos.infra.ledger.port import Hold, LaneUse, Lease, LedgerAway, Limits
+from llmos.infra.ledger.port import NO_QUOTAS, Held, Hold, LaneUse, Lease, LedgerAway, Limits, TenantUse
+from llmos.infra.ledger.quotas import Spent, has_rates, judge, spent_at, under, with_one_more
 from llmos.infra.log.port import Clock
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.ids import term_of
 from llmos.schemas.job import LANES, Lane
 from llmos.schemas.telemetry import Residency
 
 
 @dataclass(slots=True)
-class _Held:
+class _Entry:
     hold: Hold
     granted_at: float
     ends_at: float
@@ -28,7 +30,10 @@ class MemoryLedger:
         self.away = False
         self._clock = clock
         self._names = itertools.count(1)
-        self._holds: dict[str, _Held] = {}
+        self._holds: dict[str, _Entry] = {}
+        self._spent: dict[str, Spent] = {}
+        self._nonces: dict[str, tuple[str, float]] = {}
+        """Name → its origin, and the time until which it is remembered."""
         self._leases: dict[str, tuple[Lease, float]] = {}
         """By task, with the time at which each ends."""
         self._windows: dict[str, tuple[int, dict[str, float]]] = {}
@@ -38,26 +43,43 @@ class MemoryLedger:
     def flush(self) -> None:
         """Empties the ledger, as an operator or a crash may at any moment."""
         self._holds.clear()
+        self._spent.clear()
+        self._nonces.clear()
         self._leases.clear()
         self._windows.clear()
         self._generation = None
         self._residency.clear()
 
-    async def hold(self, holds: Sequence[Hold], limits: Limits, seconds: float) -> int:
-        """Takes credits in order, until one does not fit; gives how many were granted."""
+    async def hold(
+        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
+    ) -> list[Held]:
+        """Takes credits in order, up to the first that does not fit; one outcome per hold until then."""
         now = self._settle()
-        use = self._use()
-        for granted, hold in enumerate(holds):
+        for tenant in {hold.tenant for hold in holds}:
+            self._apply(tenant, quotas.get(tenant, Quotas()), now)
+        use, tenants = self._use(), self._tenants(now)
+        outcomes: list[Held] = []
+        for hold in holds:
             known = self._holds.get(hold.id)
             if known is not None:
                 known.granted_at, known.ends_at = now, now + seconds
+                outcomes.append("known")
+                continue
+            quota, used = quotas.get(hold.tenant, Quotas()), tenants.get(hold.tenant, TenantUse())
+            over = judge(used, hold.size, quota)
+            if over is not None:
+                outcomes.append(over)
                 continue
             if not _fits(use, hold, limits):
-                return granted
+                break
             own = use[hold.lane]
             use[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
-            self._holds[hold.id] = _Held(hold, now, now + seconds)
-        return len(holds)
+            tenants[hold.tenant] = after = with_one_more(used, hold.size, quota)
+            if hold.tenant in self._spent:
+                self._spent[hold.tenant] = self._spent[hold.tenant]._replace(requests=after.requests)
+            self._holds[hold.id] = _Entry(hold, now, now + seconds)
+            outcomes.append("taken")
+        return outcomes
 
     async def release(self, ids: Sequence[str]) -> None:
         """Gives credits back; unknown ids are nothing to it."""
@@ -70,6 +92,28 @@ class MemoryLedger:
         self._settle()
         return self._use()
 
+    async def tenants(self) -> dict[str, TenantUse]:
+        """What tenants hold and have spent."""
+        return self._tenants(self._settle())
+
+    async def charge(self, tokens: Mapping[str, int]) -> None:
+        """Adds tokens, by tenant, to what is spent."""
+        now = self._settle()
+        for tenant, count in tokens.items():
+            spent = self._spent.get(tenant)
+            if spent is not None and spent.token_rate > 0:
+                spent = spent_at(spent, now)
+                self._spent[tenant] = spent._replace(tokens=spent.tokens + count)
+
+    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
+        """Remembers nonces; None for a new one, or one of the same origin, else the origin at which it was seen first."""
+        now = self._settle()
+        first: list[str | None] = []
+        for name, origin in nonces:
+            known, _ = self._nonces.setdefault(name, (origin, now + seconds))
+            first.append(None if known == origin else known)
+        return first
+
     async def generation(self) -> str | None:
         """The name that `reconcile` wrote; None after the ledger was emptied."""
         self._settle()
@@ -79,7 +123,7 @@ class MemoryLedger:
         """Makes the ledger hold what is live; gives the generation, a new one where there was none."""
         now = self._settle()
         for hold in live:
-            self._holds[hold.id] = _Held(hold, now, now + seconds)
+            self._holds[hold.id] = _Entry(hold, now, now + seconds)
         ids = {hold.id for hold in live}
         self._holds = {
             id_: held for id_, held in self._holds.items() if id_ in ids or now - held.granted_at <= grace_seconds
@@ -161,7 +205,25 @@ class MemoryLedger:
         now = self._clock.now()
         self._holds = {id_: held for id_, held in self._holds.items() if held.ends_at > now}
         self._leases = {task: entry for task, entry in self._leases.items() if entry[1] > now}
+        self._nonces = {name: entry for name, entry in self._nonces.items() if entry[1] > now}
         return now
+
+    def _tenants(self, now: float) -> dict[str, TenantUse]:
+        use: dict[str, TenantUse] = {}
+        for held in self._holds.values():
+            own = use.get(held.hold.tenant, TenantUse())
+            use[held.hold.tenant] = TenantUse(own.jobs + 1, own.bytes + held.hold.size)
+        for tenant, spent in self._spent.items():
+            left = spent_at(spent, now)
+            use[tenant] = use.get(tenant, TenantUse())._replace(requests=left.requests, tokens=left.tokens)
+        return use
+
+    def _apply(self, tenant: str, quotas: Quotas, now: float) -> None:
+        """What it has spent is earned back at the rates of these quotas from now on."""
+        if has_rates(quotas):
+            self._spent[tenant] = under(spent_at(self._spent.get(tenant, Spent(at=now)), now), quotas)
+        else:
+            self._spent.pop(tenant, None)
 
     def _use(self) -> dict[Lane, LaneUse]:
         use = {lane: LaneUse(0, 0) for lane in LANES}

@@ -2,7 +2,8 @@
 
 Credits flow backwards: ingest takes a *hold* for a submission; the scheduler takes a *lease* for each task on a device,
 under its epoch; the lease ends with the attempt, the hold is released with the answer. Beside them stand the devices'
-*windows*. Every count is the size of a set, so that nothing can fall below zero; a release of what is not there is told.
+*windows*, what each tenant has spent of its rates, and the *nonces* of authenticated requests. Every count is the size of a
+set, so that nothing can fall below zero; a release of what is not there is told.
 
 Nothing here is the truth: the ledger may be emptied at any moment. Whoever meets `LedgerAway` goes on without
 (ingest by the scheduler's live counts), and the scheduler's `reconcile` puts back what is live.
@@ -11,8 +12,10 @@ Nothing here is the truth: the ledger may be emptied at any moment. Whoever meet
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Final, Literal, NamedTuple, Protocol
 
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.job import Lane
 from llmos.schemas.telemetry import Residency
 
@@ -63,13 +66,45 @@ class LaneUse(NamedTuple):
     bytes: int
 
 
+class TenantUse(NamedTuple):
+    """What a tenant has in flight, and what it has spent of its rates: requests and tokens not yet earned back."""
+
+    jobs: int = 0
+    bytes: int = 0
+    requests: float = 0.0
+    tokens: float = 0.0
+
+
+Quota = Literal["jobs", "bytes", "requests", "tokens"]
+QUOTAS: Final[tuple[Quota, ...]] = ("jobs", "bytes", "requests", "tokens")
+"""What a quota may be about, in the order in which they are asked."""
+
+
+class OverQuota(NamedTuple):
+    """A hold that its tenant's quota does not allow; nothing was taken for it."""
+
+    quota: Quota
+    used: float
+    limit: float
+    retry_after: float
+    """When it would be allowed, in seconds; of what is in flight nobody knows, and this is when to ask again."""
+
+
+Held = Literal["taken", "known"] | OverQuota
+"""What became of a hold: taken now, taken before, or refused."""
+NO_QUOTAS: Final[Mapping[str, Quotas]] = MappingProxyType({})
+
+
 class Ledger(Protocol):
     """All calls raise `LedgerAway` within the configured time-out."""
 
-    async def hold(self, holds: Sequence[Hold], limits: Limits, seconds: float) -> int:
-        """Takes credits in order, until one does not fit; gives how many were granted.
+    async def hold(
+        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
+    ) -> list[Held]:
+        """Takes credits in order, up to the first that does not fit into its lane; one outcome per hold until then.
 
-        A hold that exists already counts as granted and is not charged twice. An empty lane grants its first
+        A hold that exists already is known, and neither asked nor charged again. One that its tenant's quota (by name; none
+        without an entry) does not allow takes nothing and does not stop those behind it. An empty lane takes its first
         hold whatever its size, so that nothing waits for ever. `seconds`: after this long a hold is taken back.
         """
 
@@ -78,6 +113,17 @@ class Ledger(Protocol):
 
     async def use(self) -> dict[Lane, LaneUse]:
         """What is held per lane."""
+
+    async def tenants(self) -> dict[str, TenantUse]:
+        """What tenants hold and have spent; those without anything may be missing."""
+
+    async def charge(self, tokens: Mapping[str, int]) -> None:
+        """Adds tokens, by tenant, to what is spent; also beyond what there is. Of tenants without such a quota nothing is
+        kept."""
+
+    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
+        """Remembers nonces (name "tenant:what", origin), in order: None for a new one, or one of the same origin, else the
+        origin at which it was seen first. Each is remembered for `seconds` at least."""
 
     async def generation(self) -> str | None:
         """A random name that `reconcile` writes; None or another one after the ledger was emptied."""

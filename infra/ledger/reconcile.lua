@@ -23,13 +23,15 @@ for _, hold in ipairs(cmsgpack.unpack(ARGV[5])) do
     redis.call('ZADD', KEYS[2], ends_at, id)
 end
 
-local use = {}
+local use, tenants = {}, {}
 for _, lane in ipairs(LANES) do use[lane] = {0, 0} end
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
     local id = all[i]
-    local lane, size, granted_at = parse(all[i + 1])
+    local lane, size, granted_at, tenant = parse(all[i + 1])
     if live[id] or at - granted_at <= grace then
+        local own = tenants[tenant] or {0, 0}
+        tenants[tenant] = {own[1] + 1, own[2] + size}
         use[lane][1] = use[lane][1] + 1
         use[lane][2] = use[lane][2] + size
     else
@@ -37,6 +39,8 @@ for i = 1, #all, 2 do
         redis.call('ZREM', KEYS[2], id)
     end
 end
+redis.call('DEL', KEYS[3])
 write_use(KEYS[3], use)
+for tenant, own in pairs(tenants) do count_tenant(KEYS[3], tenant, own[1], own[2]) end
 redis.call('SETNX', KEYS[4], ARGV[4])
 return {ARGV[1], redis.call('GET', KEYS[4])}

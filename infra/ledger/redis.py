@@ -12,9 +12,21 @@ import structlog
 
 from llmos.infra.ledger import scripts
 from llmos.infra.ledger.keys import Keys, device_of, resident_field
-from llmos.infra.ledger.port import Hold, LaneUse, Lease, LedgerAway, Limits
+from llmos.infra.ledger.port import (
+    NO_QUOTAS,
+    QUOTAS,
+    Held,
+    Hold,
+    LaneUse,
+    Lease,
+    LedgerAway,
+    Limits,
+    OverQuota,
+    TenantUse,
+)
 from llmos.infra.ledger.wire import Wire
 from llmos.infra.settings.tree import Redis
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import LANES, Lane
@@ -23,7 +35,9 @@ from llmos.schemas.telemetry import Residency
 log = structlog.get_logger()
 
 CHUNK = 1000
-"""Holds or leases in one script at most: a few milliseconds during which Redis does nothing else."""
+"""Holds, leases or nonces in one script at most: a few milliseconds during which Redis does nothing else."""
+NONCES_AT_MOST = 1_000_000
+"""Nonces of one tenant in one of its two hashes, about 100 bytes each: beyond it the older ones are forgotten early."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _resident = msgspec.msgpack.Decoder(Residency)
@@ -63,7 +77,7 @@ class RedisLedger:
         return RedisLedger(wire, keys)
 
     async def ensure_policy(self) -> str:
-        """The server's `maxmemory-policy`; warns when it may evict keys of the ledger, none of which expires.
+        """The server's `maxmemory-policy`; warns when it may evict keys of the ledger, of which only nonces expire.
 
         Raises:
             LedgerAway: the server does not say.
@@ -76,16 +90,19 @@ class RedisLedger:
                 return policy
         raise LedgerAway("INFO says no maxmemory_policy")
 
-    async def hold(self, holds: Sequence[Hold], limits: Limits, seconds: float) -> int:
-        """Takes credits in order, until one does not fit; gives how many were granted."""
+    async def hold(
+        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
+    ) -> list[Held]:
+        """Takes credits in order, up to the first that does not fit; one outcome per hold until then."""
         packed = _encode(({lane: tuple(limit) for lane, limit in limits.lanes.items()}, tuple(limits.overflow)))
-        granted = 0
+        outcomes: list[Held] = []
         for some in _chunks(holds):
-            reply = await self._wire.run(scripts.HOLD, self._keys.credits, seconds, packed, _pack(some))
-            granted += int(reply[0])
-            if reply[0] < len(some):
+            theirs = _pack_quotas({hold.tenant for hold in some}, quotas)
+            reply = await self._wire.run(scripts.HOLD, self._keys.quotas, seconds, packed, _pack(some), theirs)
+            outcomes += map(_held, reply)
+            if len(reply) < len(some):
                 break
-        return granted
+        return outcomes
 
     async def release(self, ids: Sequence[str]) -> None:
         """Gives credits back; unknown ids are nothing to it."""
@@ -96,6 +113,33 @@ class RedisLedger:
         """What is held per lane."""
         reply = await self._wire.run(scripts.USE, self._keys.credits)
         return {lane: LaneUse(reply[2 * i], reply[2 * i + 1]) for i, lane in enumerate(LANES)}
+
+    async def tenants(self) -> dict[str, TenantUse]:
+        """What tenants hold and have spent."""
+        reply = iter(await self._wire.run(scripts.TENANTS, self._keys.quotas))
+        return {
+            bytes(name).decode(): TenantUse(int(jobs), int(size), float(requests), float(tokens))
+            for name, jobs, size, requests, tokens in zip(reply, reply, reply, reply, reply, strict=True)
+        }
+
+    async def charge(self, tokens: Mapping[str, int]) -> None:
+        """Adds tokens, by tenant, to what is spent."""
+        for some in _chunks(list(tokens.items())):
+            await self._wire.run(scripts.CHARGE, (self._keys.spent,), _encode(some))
+
+    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
+        """Remembers nonces; None for a new one, or one of the same origin, else the origin at which it was seen first."""
+        first: list[str | None] = []
+        for some in _chunks(nonces):
+            keys: dict[str, int] = {}
+            packed = []
+            for name, origin in some:
+                tenant, _, what = name.partition(":")
+                packed.append((keys.setdefault(tenant, 2 * len(keys) + 1), what, origin))
+            names = [key for tenant in keys for key in self._keys.nonces_of(tenant)]
+            reply = await self._wire.run(scripts.SEEN, names, seconds, NONCES_AT_MOST, _encode(packed))
+            first += (bytes(origin).decode() or None for origin in reply)
+        return first
 
     async def generation(self) -> str | None:
         """The name that `reconcile` wrote; None after the ledger was emptied."""
@@ -191,6 +235,23 @@ def _digits(number: int) -> str:
 
 def _pack_leases(leases: Sequence[Lease]) -> bytes:
     return _encode([(lease.task, lease.device, _digits(lease.epoch), lease.hold) for lease in leases])
+
+
+def _pack_quotas(tenants: set[str], quotas: Mapping[str, Quotas]) -> bytes:
+    theirs = {tenant: quotas[tenant] for tenant in tenants if tenant in quotas}
+    return _encode(
+        {
+            name: (q.jobs, q.bytes, q.requests_per_second, q.tokens_per_second, q.burst_seconds)
+            for name, q in theirs.items()
+        }
+    )
+
+
+def _held(outcome: int | bytes) -> Held:
+    if isinstance(outcome, int):
+        return "taken" if outcome else "known"
+    which, used, limit, seconds = outcome.split()
+    return OverQuota(QUOTAS[int(which) - 1], float(used), float(limit), float(seconds))
 
 
 def _pack(holds: Sequence[Hold]) -> bytes:

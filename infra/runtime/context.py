@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Protocol
 
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.keyring import SystemKeys
 from llmos.infra.ledger.port import Ledger
 from llmos.infra.log.port import Clock, Log
 from llmos.infra.settings import Settings
@@ -30,7 +30,7 @@ class Context:
     settings: Settings
     log: Log
     ledger: Ledger
-    keyring: Keyring
+    keyring: SystemKeys
     clock: Clock
     health: Health
     stop: asyncio.Event

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -18,13 +19,13 @@ from typing import NamedTuple
 import structlog
 import uvloop
 
-from llmos.infra.crypto.keyfile import load_keyring
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.live import LOOK_SECONDS, LiveKeyring
 from llmos.infra.ledger.port import Ledger, LedgerAway
 from llmos.infra.ledger.redis import RedisLedger, address
 from llmos.infra.log.clock import WallClock
 from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.log.port import Log
+from llmos.infra.runtime.beside import run_beside
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings import Settings
 from llmos.infra.settings.tree import Redis
@@ -73,13 +74,14 @@ def run_service(service: str, instance: str | None, settings: Settings, body: Bo
     The first signal sets `Context.stop` and gives the service `telemetry.drain_seconds`; a second ends it at once.
     `backends`: for tests, on a log and a ledger in memory.
     """
+    leave_no_core()
     try:
         events = configure(settings, service, instance)
     except OperatorError as problem:
         print(f"llmos {service}: {problem}", file=sys.stderr)
         return OPERATOR
     try:
-        keyring = load_keyring(settings.keyring)
+        keyring = LiveKeyring(settings.keyring, service)
         with _spared_collector(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Process(service, instance, settings, keyring, backends).run(body))
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - the last place where it can be told
@@ -95,7 +97,7 @@ class _Process:
     """One life of a service."""
 
     def __init__(
-        self, service: str, instance: str | None, settings: Settings, keyring: Keyring, backends: Backends
+        self, service: str, instance: str | None, settings: Settings, keyring: LiveKeyring, backends: Backends
     ) -> None:
         self._service = service
         self._instance = instance
@@ -137,7 +139,7 @@ class _Process:
             )
             self._started = True
             log.info("service_started", port=endpoint.port)
-            await body(context)
+            await run_beside(_run(body, context), _follow(self._keyring))
 
     @property
     def _client(self) -> str:
@@ -164,6 +166,22 @@ class _Process:
         else:
             # Nothing to drain before the start; and who asks twice does not want to wait.
             work.cancel()
+
+
+async def _run(body: Body, context: Context) -> None:
+    await body(context)
+
+
+async def _follow(keyring: LiveKeyring) -> None:
+    """Looks at the keyring's file as long as the service runs; off the loop, since it reads a file."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.to_thread(keyring.refresh)
+
+
+def leave_no_core() -> None:
+    """A crash of this process writes no core file: there would be keys and payloads in it."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 async def connect_ledger(redis: Redis) -> Ledger:

@@ -95,6 +95,9 @@ class Ingest(_Group):
         description="a credit nobody released is taken back after this long; longer than the longest time-out",
     )
     clock_skew_seconds: Positive = Field(300.0, description="how far a client's time stamp may lie in the future")
+    freshness_seconds: Positive = Field(
+        900.0, description="how far the time in a signed request may lie from the time at which the log took it"
+    )
 
 
 class Verify(_Group):
@@ -274,7 +277,7 @@ class Settings(BaseSettings):
     state_directory: Path = Field(Path(".llmos"), description="where the embedded stack, keys and logs live")
     keyring_file: Path | None = Field(
         None,
-        description="the workers' pool key and the system key; none: keyring.json in the state directory",
+        description="the keys of the system, or a copy with those of one service; none: keyring.json in the state directory",
     )
     demo_tenants: bool = Field(
         True,

@@ -38,6 +38,24 @@ FIRST_TOKEN_SECONDS = Histogram(
     registry=REGISTRY,
 )
 DEAD_LETTERS = Counter("llmos_dead_letters_total", "Records no stage could use", ["stage", "code"], registry=REGISTRY)
+REFUSALS = Counter("llmos_refusals_total", "Submissions refused, by the reason", ["stage", "code"], registry=REGISTRY)
+CONTROL_REFUSED = Counter(
+    "llmos_control_refused_total",
+    "Messages on `control` that were not carried out, since they are not under the right key, or old",
+    ["service", "why"],
+    registry=REGISTRY,
+)
+ENVELOPES_REJECTED = Counter(
+    "llmos_envelopes_rejected_total",
+    "Envelopes that did not open in a service, by what should have been inside (request, part)",
+    ["channel"],
+    registry=REGISTRY,
+)
+WITHOUT_TENANT_KEY = Counter(
+    "llmos_sealed_without_tenant_key_total",
+    "Jobs sealed for the workers' pool alone, since the keyring has no key of their tenant",
+    registry=REGISTRY,
+)
 
 IN_FLIGHT = Gauge("llmos_in_flight", "Jobs that hold credits", ["lane"], registry=REGISTRY)
 IN_FLIGHT_BYTES = Gauge("llmos_in_flight_bytes", "Payload bytes that hold credits", ["lane"], registry=REGISTRY)

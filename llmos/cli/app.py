@@ -15,7 +15,20 @@ import structlog
 import typer
 from typer.core import TyperGroup
 
-from llmos.cli import asking, demo_start, device_commands, job_commands, jobs, model_commands, running, setup
+from llmos.cli import (
+    asking,
+    dead_commands,
+    demo_start,
+    device_commands,
+    job_commands,
+    jobs,
+    key_commands,
+    model_commands,
+    running,
+    setup,
+    tenant_commands,
+    usage_commands,
+)
 from llmos.cli.overrides import parse_overrides
 from llmos.cli.session import Session, use_config
 from llmos.cli.showing import error_object
@@ -88,6 +101,10 @@ model_commands.add_to(app)
 device_commands.add_to(app)
 asking.add_to(app)
 setup.add_to(app)
+key_commands.add_to(app)
+dead_commands.add_to(app)
+usage_commands.add_to(app)
+tenant_commands.add_to(app)
 demo_start.add_to(app)
 
 

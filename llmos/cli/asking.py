@@ -11,7 +11,7 @@ from llmos.cli.catalog import read_reply
 from llmos.cli.options import Json
 from llmos.cli.services import local_stack
 from llmos.cli.session import Session, run, session_of
-from llmos.client.client import What
+from llmos.client.queries import What
 from llmos.schemas.telemetry import SchedulerReport
 
 
@@ -52,5 +52,5 @@ def status_command(context: typer.Context, json: Json = False) -> None:
 
 async def ask(session: Session, what: What) -> dict[str, Any]:
     """Asks the scheduler one question."""
-    async with session.client("demo") as client:
+    async with session.operator() as client:
         return await client.query(what)

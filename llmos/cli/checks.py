@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from llmos.infra.crypto.credentials import load_credentials
+from llmos.infra.crypto.keyfile import load_keyring
+from llmos.infra.crypto.keyring import PURPOSES
 from llmos.infra.embedded import jars
 from llmos.infra.embedded.java import find_java, version_of
 from llmos.infra.embedded.redis_server import find_server
 from llmos.infra.settings import Settings
 from llmos.pipelines.models.shipped import shipped_models
 from llmos.pipelines.models.store import ModelStore
-from llmos.schemas.errors import ChecksumMismatch, LlmosError, MissingTool
+from llmos.schemas.errors import BadSetting, ChecksumMismatch, LlmosError, MissingTool
 
 DISK_BYTES = 2 * 1024**3
 """Room for the log of a small system."""
@@ -36,7 +39,8 @@ def all_checks(settings: Settings) -> list[Check]:
     """Everything, in the order in which a start needs it. Blocks for a few seconds."""
     embedded_kafka = not settings.kafka.bootstrap
     kafka: list[Callable[[Settings], Check]] = [java, kafka_jars] if embedded_kafka else [broker]
-    chosen = [*kafka, redis if not settings.redis.url else redis_address, torch, models, disk, ports]
+    found = redis if not settings.redis.url else redis_address
+    chosen = [*kafka, found, torch, models, disk, keyring, credentials, ports]
     return [check(settings) for check in chosen]
 
 
@@ -129,6 +133,43 @@ def disk(settings: Settings) -> Check:
     if free < DISK_BYTES:
         return Check("disk", False, f"{found}; at least {DISK_BYTES / 1024**3:.0f} GiB are wanted")
     return Check("disk", True, found)
+
+
+def keyring(settings: Settings) -> Check:
+    """The keyring, where there is one: whole, and its owner's alone."""
+    path = settings.keyring
+    if not path.exists():
+        return Check("keyring", True, f"none yet; the first `llmos up` makes {path}")
+    try:
+        keys = load_keyring(path)
+    except BadSetting as problem:
+        return Check("keyring", False, str(problem))
+    missing = [purpose for purpose in PURPOSES if purpose != "tenant" and not keys.holds(purpose)]
+    if missing:
+        return Check("keyring", False, f"{path} has no keys for {', '.join(missing)}; `llmos keys init` makes them")
+    return Check("keyring", True, f"{len(keys.entries)} keys in {path}, for its owner alone")
+
+
+def credentials(settings: Settings) -> Check:
+    """The tenants' credentials beside the system: for their owner alone, and of this keyring."""
+    paths = sorted((settings.state_directory / "tenants").glob("*.json"))
+    if not paths or not settings.keyring.exists():
+        return Check("credentials", True, f"{len(paths)} files")
+    try:
+        keys = load_keyring(settings.keyring)
+        known = {entry.id for entry in keys.entries if entry.purpose == "ingress" and entry.state != "destroyed"}
+        found = {path: load_credentials(path) for path in paths}
+    except BadSetting as problem:
+        return Check("credentials", False, str(problem))
+    strangers = [path.name for path, one in found.items() if one.ingress is None or one.ingress.id not in known]
+    if strangers:
+        remedy = "`llmos up` brings them up to date, if they are of this system"
+        return Check(
+            "credentials", False, f"{', '.join(strangers)}: sealed to a key that this keyring has not; {remedy}"
+        )
+    return Check(
+        "credentials", True, f"of {', '.join(sorted(one.tenant for one in found.values()))}, each fits the keyring"
+    )
 
 
 def ports(settings: Settings) -> Check:

@@ -19,6 +19,8 @@ class Witnessed(NamedTuple):
     answers: Counter[Origin]
     """How many answers each request has."""
     statuses: Counter[str]
+    sealed: frozenset[Origin] = frozenset()
+    """The requests whose answers have outputs, all of them sealed."""
 
 
 async def witness(bootstrap: str, results: str, timeout: float = 60.0) -> Witnessed:
@@ -45,16 +47,20 @@ async def witness(bootstrap: str, results: str, timeout: float = 60.0) -> Witnes
 async def _read(consumer: AIOKafkaConsumer) -> Witnessed:
     answers: Counter[Origin] = Counter()
     statuses: Counter[str] = Counter()
+    sealed: set[Origin] = set()
     places = sorted(consumer.assignment())
     ends = await consumer.end_offsets(places)
     await consumer.seek_to_beginning(*places)
     while True:
         behind = [place for place in places if await consumer.position(place) < ends[place]]
         if not behind:
-            return Witnessed(answers, statuses)
+            return Witnessed(answers, statuses, frozenset(sealed))
         for records in (await consumer.getmany(timeout_ms=200)).values():
             for record in records:
                 answer = msgpack.unpackb(record.value)
                 topic, partition, offset = answer["origin"]
                 answers[topic, partition, offset] += 1
                 statuses[answer["status"]] += 1
+                outputs = [item for item in answer.get("items", ()) if item.get("output")]
+                if outputs and all(item.get("sealed") for item in outputs):
+                    sealed.add((topic, partition, offset))

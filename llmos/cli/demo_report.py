@@ -25,14 +25,18 @@ class Verdict(NamedTuple):
     answers: int
     statuses: Counter[str]
     problems: list[str]
+    sealed: int = 0
+    """Answers of which every output stands on `results` as ciphertext."""
 
 
 def judge(answered: Sequence[Answered], seen: Witnessed) -> Verdict:
     """Holds what the clients got against what the witness saw."""
     problems = []
     for submission, answer in answered:
-        origin = submission.origin
-        count = seen.answers[origin.topic, origin.partition, origin.offset]
+        origin = (submission.origin.topic, submission.origin.partition, submission.origin.offset)
+        count = seen.answers[origin]
+        if submission.sealed and answer.status == "completed" and origin not in seen.sealed:
+            problems.append(f"job {submission} was sealed, and its answer on results is not")
         if count != 1:
             problems.append(f"job {submission} has {count} answers on results")
         if answer.status != "completed":
@@ -45,7 +49,7 @@ def judge(answered: Sequence[Answered], seen: Witnessed) -> Verdict:
         ]
     ours = {(s.origin.topic, s.origin.partition, s.origin.offset) for s, _ in answered}
     problems += [f"an answer to {origin}, which nobody sent" for origin in seen.answers if origin not in ours]
-    return Verdict(len(answered), seen.answers.total(), seen.statuses, problems)
+    return Verdict(len(answered), seen.answers.total(), seen.statuses, problems, len(seen.sealed))
 
 
 def quantile(values: Sequence[float], q: float) -> float:
@@ -100,6 +104,7 @@ def summary(verdict: Verdict, answers: Sequence[Answer], first_token_seconds: fl
         ("submissions", verdict.submissions),
         ("answers on results, by the independent reader", verdict.answers),
         ("statuses", ", ".join(f"{count} {status}" for status, count in sorted(verdict.statuses.items()))),
+        ("sealed by default", f"{verdict.sealed} of {verdict.answers} answers are sealed for their askers"),
         ("throughput of the many", f"{throughput(answers):.1f} answers/s"),
         ("time to first token, streamed", f"{_ms(first_token_seconds)} ms"),
     ]

@@ -63,7 +63,7 @@ def drain_command(
 
 async def _drain(session: Session, device: str, *, undo: bool, timeout: float | None) -> dict[str, Any]:
     """Drains, or undoes it; with a time-out waits until the device is empty. The reply, with what is in flight then."""
-    async with session.client("demo") as client:
+    async with session.operator() as client:
         reply = await client.drain(device, undo=undo)
         if timeout is None:
             return reply

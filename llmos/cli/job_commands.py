@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from llmos.cli import job_tables, tables
 from llmos.cli.jobs import cancel_command
-from llmos.cli.options import JobArgument, Json, SecretFile, Tenant
+from llmos.cli.options import CredentialsFile, JobArgument, Json, SecretFile, Tenant
 from llmos.cli.session import Session, run, session_of
-from llmos.cli.showing import answer_object
+from llmos.cli.showing import answer_object, as_it_came
 from llmos.client import Answer, NoReply, NoSuchJob, QueryRefused, parse_reference
+
+OfAll = Annotated[bool, typer.Option("--all", help="As an operator, with the keyring: of whichever tenant.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,14 +28,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_command(
-    context: typer.Context, tenant: Tenant = "demo", secret_file: SecretFile = None, json: Json = False
+    context: typer.Context,
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
+    secret_file: SecretFile = None,
+    of_all: OfAll = False,
+    json: Json = False,
 ) -> None:
     """Show up to 100 live jobs of a tenant."""
     session = session_of(context)
 
     async def ask() -> dict[str, Any]:
-        async with session.client(tenant, secret_file) as client:
-            return await client.query("jobs")
+        asker = session.operator() if of_all else session.client(tenant, credentials, secret_file)
+        async with asker as client:
+            return await client.query("jobs", as_operator=of_all)
 
     jobs = run(ask())["jobs"]
     if json:
@@ -46,7 +54,8 @@ def list_command(
 def show_command(
     context: typer.Context,
     job: JobArgument,
-    tenant: Tenant = "demo",
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
     secret_file: SecretFile = None,
     json: Json = False,
 ) -> None:
@@ -55,8 +64,8 @@ def show_command(
     reference = parse_reference(job)
 
     async def ask() -> tuple[dict[str, Any], Answer | None]:
-        async with session.client(tenant, secret_file) as client:
-            answer = await client.look(reference)
+        async with session.client(tenant, credentials, secret_file) as client:
+            answer = await as_it_came(client.look(reference))
             try:
                 return await client.query("job", job=reference), answer
             except (NoReply, QueryRefused) as problem:
@@ -80,8 +89,10 @@ def show_command(
 def explain_command(
     context: typer.Context,
     job: JobArgument,
-    tenant: Tenant = "demo",
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
     secret_file: SecretFile = None,
+    of_all: OfAll = False,
     json: Json = False,
 ) -> None:
     """Say why a job waits: of each part its place in the queue, the rule that holds it, when it should begin and end."""
@@ -89,10 +100,11 @@ def explain_command(
     reference = parse_reference(job)
 
     async def ask() -> tuple[dict[str, Any], Answer | None]:
-        async with session.client(tenant, secret_file) as client:
-            body = await client.query("explain", job=reference)
+        asker = session.operator() if of_all else session.client(tenant, credentials, secret_file)
+        async with asker as client:
+            body = await client.query("explain", job=reference, as_operator=of_all)
             # What is not live has ended, or was never there: its answer tells.
-            return body, None if body["submissions"] else await client.peek(reference)
+            return body, None if body["submissions"] else await as_it_came(client.peek(reference))
 
     body, answer = run(ask())
     if not body["submissions"] and answer is None:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llmos.cli.inputs import MODELS, in_words_of_flags, input_of, messages_of, texts_of
-from llmos.cli.options import JobArgument, Json, Patience, SecretFile, Tenant
+from llmos.cli.options import CredentialsFile, JobArgument, Json, Patience, SecretFile, Tenant
 from llmos.cli.printer import StreamPrinter
 from llmos.cli.session import Session, run, session_of
-from llmos.cli.showing import event_object, show_answer
+from llmos.cli.showing import as_it_came, event_object, show_answer
 from llmos.client import Answer, Client, Final, JobFailed, JobRef, NoSuchJob, Reference, Task, parse_reference
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.job import Events
 from llmos.schemas.limits import CHOICES, OUTPUT_TOKENS, TIMEOUT_SECONDS, TOP_LOGPROBS
 from llmos.schemas.tasks import KindName
+
+
+class ReplyChoice(StrEnum):
+    """Whose key opens the answer."""
+
+    TENANT = "tenant"
+    EPHEMERAL = "ephemeral"
 
 
 class LaneChoice(StrEnum):
@@ -51,10 +57,22 @@ def submit_command(
     lane: Annotated[LaneChoice, typer.Option(help="How urgent.")] = LaneChoice.STANDARD,
     priority: Annotated[int, typer.Option(min=0, max=9, help="Within the lane; 9 is the most urgent.")] = 4,
     timeout: Annotated[
-        float, typer.Option(min=0.001, max=TIMEOUT_SECONDS, help="The job expires after so many seconds.")
-    ] = 600.0,
-    tenant: Tenant = "demo",
+        float | None,
+        typer.Option(
+            min=0.001, max=TIMEOUT_SECONDS, help="The job expires after so many seconds; else as the tenant's."
+        ),
+    ] = None,
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
     secret_file: SecretFile = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Send in the clear, where the tenant may.")] = False,
+    reply: Annotated[
+        ReplyChoice,
+        typer.Option(help="Whose key opens the answer: the tenant's, or one that only this command has while it runs."),
+    ] = ReplyChoice.TENANT,
+    hybrid: Annotated[
+        bool, typer.Option("--hybrid", help="An ephemeral key of ML-KEM-768 with X25519 instead of X25519 alone.")
+    ] = False,
     json: Json = False,
     max_tokens: Annotated[int, typer.Option(min=1, max=OUTPUT_TOKENS, help="generate: tokens per text, at most.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, max=10, help="generate: 0 takes the likeliest token.")] = 0.0,
@@ -113,23 +131,29 @@ def submit_command(
         timeout=timeout,
         idempotency_key=idempotency_key,
         events=events,
+        clear=clear,
+        reply=reply.value,
+        hybrid=hybrid,
     )
+    if not wait and reply is ReplyChoice.EPHEMERAL:
+        problem = "the key ends with this command, so nobody could ever read the answer; leave --no-wait out"
+        raise InvalidRequest(where="--reply ephemeral", problem=problem)
     outputs = max(len(texts), 1) * getattr(input_, "n", 1)
-    run(_submit(session, task, tenant, secret_file, outputs=outputs, wait=wait, stream=stream, json=json))
+    client = session.client(tenant, credentials, secret_file)
+    run(_submit(session, task, client, outputs=outputs, wait=wait, stream=stream, json=json))
 
 
 async def _submit(
     session: Session,
     task: Task,
-    tenant: str,
-    secret_file: Path | None,
+    connection: AbstractAsyncContextManager[Client],
     *,
     outputs: int,
     wait: bool,
     stream: bool,
     json: bool,
 ) -> None:
-    async with session.client(tenant, secret_file) as client:
+    async with connection as client:
         try:
             (submission,) = await client.submit_many([task])
         except InvalidRequest as problem:
@@ -142,7 +166,7 @@ async def _submit(
             return
         session.note(f"job {submission}")
         # A little beyond the job's own time-out, so that its own answer says that it expired.
-        patience = task.timeout + 30.0
+        patience = (TIMEOUT_SECONDS if task.timeout is None else task.timeout) + 30.0
         if stream:
             await _follow(session, client, submission, patience, json=json, outputs=outputs)
         else:
@@ -151,14 +175,22 @@ async def _submit(
             _check(answer)
 
 
-def attach_command(context: typer.Context, job: JobArgument, timeout: Patience = 600.0, json: Json = False) -> None:
+def attach_command(
+    context: typer.Context,
+    job: JobArgument,
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
+    secret_file: SecretFile = None,
+    timeout: Patience = 600.0,
+    json: Json = False,
+) -> None:
     """Follow a job's stream to its end; also after it has ended."""
     session = session_of(context)
 
     async def attach() -> None:
         reference = parse_reference(job)
-        async with session.client("demo") as client:
-            await client.look(reference)
+        async with session.client(tenant, credentials, secret_file) as client:
+            await as_it_came(client.look(reference))
             await _follow(session, client, reference, timeout, json=json)
 
     run(attach())
@@ -181,13 +213,21 @@ async def _follow(
         _check(answer)
 
 
-def result_command(context: typer.Context, job: JobArgument, timeout: Patience = 600.0, json: Json = False) -> None:
+def result_command(
+    context: typer.Context,
+    job: JobArgument,
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
+    secret_file: SecretFile = None,
+    timeout: Patience = 600.0,
+    json: Json = False,
+) -> None:
     """Show a job's answer; waits for it where it is not there yet."""
     session = session_of(context)
 
     async def result() -> Answer:
         reference = parse_reference(job)
-        async with session.client("demo") as client:
+        async with session.client(tenant, credentials, secret_file) as client:
             answer = await client.look(reference)
             if answer is None or answer.status == "pointer":
                 answer = await client.result(reference, timeout)
@@ -199,16 +239,20 @@ def result_command(context: typer.Context, job: JobArgument, timeout: Patience =
 
 
 def cancel_command(
-    context: typer.Context, job: JobArgument, tenant: Tenant = "demo", secret_file: SecretFile = None
+    context: typer.Context,
+    job: JobArgument,
+    tenant: Tenant = None,
+    credentials: CredentialsFile = None,
+    secret_file: SecretFile = None,
 ) -> None:
     """Ask to end a job; its answer says what became of it."""
     session = session_of(context)
 
     async def cancel() -> Answer | None:
         reference = JobRef(parse_reference(job).job_id)  # a cancel hits every submission of the job
-        async with session.client(tenant, secret_file) as client:
+        async with session.client(tenant, credentials, secret_file) as client:
             try:
-                answer = await client.look(reference)
+                answer = await as_it_came(client.look(reference))
             except NoSuchJob:
                 session.note("nothing live has that id; a submission still on its way is cancelled all the same")
                 await client.cancel(reference)

@@ -14,7 +14,7 @@ from llmos.cli.model_waiting import load_until, unload_until, verify_until
 from llmos.cli.options import Json, Patience, Wait
 from llmos.cli.session import Session, run, session_of
 from llmos.client import Client
-from llmos.client.client import Command
+from llmos.client.queries import Command
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.limits import Name
 from llmos.schemas.telemetry import SchedulerReport
@@ -60,7 +60,7 @@ def show_command(context: typer.Context, model: ModelArgument, json: Json = Fals
     session = session_of(context)
 
     async def both() -> tuple[Catalog, SchedulerReport]:
-        async with session.client("demo") as client:
+        async with session.operator() as client:
             return await _catalog(client), read_reply(await client.query("devices"), SchedulerReport)
 
     catalog, report = run(both())
@@ -91,7 +91,7 @@ def verify_command(
     session = session_of(context)
 
     async def verify() -> Catalog | None:
-        async with session.client("demo") as client:
+        async with session.operator() as client:
             before = await _catalog(client)
             reply = await client.command("verify", model)
             return await verify_until(session, client, before, reply.get("model", ""), timeout) if wait else None
@@ -165,7 +165,7 @@ def load_command(
     session = session_of(context)
 
     async def load() -> dict[str, Any]:
-        async with session.client("demo") as client:
+        async with session.operator() as client:
             reply = await client.command("load", model, device=device)
             if wait:
                 catalog = await _catalog(client)
@@ -189,7 +189,7 @@ def unload_command(
     session = session_of(context)
 
     async def unload() -> dict[str, Any]:
-        async with session.client("demo") as client:
+        async with session.operator() as client:
             reply = await client.command("unload", model, device=device)
             if wait:
                 await unload_until(session, client, reply["identity"], device, timeout)
@@ -202,7 +202,7 @@ def unload_command(
 async def _command(
     session: Session, what: Command, model: str = "", *, alias: str = "", device: str = ""
 ) -> dict[str, Any]:
-    async with session.client("demo") as client:
+    async with session.operator() as client:
         return await client.command(what, model, alias=alias, device=device)
 
 

@@ -12,9 +12,17 @@ from llmos.cli.session import session_of
 JobArgument = Annotated[
     str, typer.Argument(metavar="JOB", help="A job id, or job@topic:partition:offset as submit printed it.")
 ]
-Tenant = Annotated[str, typer.Option(help="Who asks.")]
+Tenant = Annotated[
+    str | None,
+    typer.Option(
+        help="Who asks, `demo` by default; with the credentials in tenants/NAME.json of the state directory, if any."
+    ),
+]
+CredentialsFile = Annotated[
+    Path | None, typer.Option("--credentials", help="File with a tenant's credentials, which sign, seal and open.")
+]
 SecretFile = Annotated[
-    Path | None, typer.Option(help="File with the tenant's secret in hexadecimal, where it must sign.")
+    Path | None, typer.Option(help="File with only the tenant's secret in hexadecimal: signs, and sends in the clear.")
 ]
 
 

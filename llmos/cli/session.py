@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import typer
@@ -18,6 +18,10 @@ from rich.console import Console
 from llmos.cli import outages
 from llmos.cli.attach import attached_when_ready
 from llmos.client import Client
+from llmos.infra.crypto.keyfile import load_keyring
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.log.kafka import KafkaLog
+from llmos.infra.log.port import Log
 from llmos.infra.runtime.beside import first_of
 from llmos.infra.settings import Settings, load
 from llmos.infra.settings.tree import config_file
@@ -27,16 +31,45 @@ T = TypeVar("T")
 
 FILE_COLUMNS = 200
 
-Connect = Callable[[Settings, str, bytes], AbstractAsyncContextManager[Client]]
-"""Makes a client for (settings, tenant, secret)."""
+
+class Caller(NamedTuple):
+    """As whom a command asks."""
+
+    tenant: str = ""
+    """Empty: the one of the credentials, else `demo`."""
+    secret: bytes | None = None
+    """Signs, without sealing."""
+    credentials: Path | None = None
+    """None: those that the state directory has for the tenant, if it has any."""
+    operator: Keyring | None = None
+
+
+Connect = Callable[[Settings, Caller], AbstractAsyncContextManager[Client]]
+"""Makes a client."""
+
+
+OpenLog = Callable[[Settings], AbstractAsyncContextManager[Log]]
+"""Connects an operator's command to the log of the stack that these settings name."""
 
 
 @asynccontextmanager
-async def connect(settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
+async def open_log(settings: Settings) -> AsyncIterator[Log]:
+    """The log of the stack that runs, or that is starting, as `OpenLog`."""
+    attached = await attached_when_ready(settings, _say)
+    outages.hear(attached.kafka.bootstrap, _say)
+    log = await KafkaLog.connect(attached.kafka, client="operator")
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+@asynccontextmanager
+async def connect(settings: Settings, caller: Caller) -> AsyncIterator[Client]:
     """A client of the stack that runs, or that is starting, as `Connect`."""
     attached = await attached_when_ready(settings, _say)
     outages.hear(attached.kafka.bootstrap, _say)
-    async with Client(attached, tenant=tenant, secret=secret) as client:
+    async with Client(attached, **caller._asdict()) as client:
         yield client
 
 
@@ -49,6 +82,7 @@ class Session:
     """One call of the command."""
 
     connect: Connect = connect
+    open_log: OpenLog = open_log
     overrides: Mapping[str, Any] = field(default_factory=dict)
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
@@ -59,9 +93,24 @@ class Session:
         """The settings tree. Raises `BadSetting`."""
         return load(**self.overrides)
 
-    def client(self, tenant: str, secret_file: Path | None = None) -> AbstractAsyncContextManager[Client]:
-        """A client of the running stack for `tenant`; the file holds the tenant's secret in hexadecimal."""
-        return self.connect(self.settings(), tenant, _secret(secret_file))
+    def client(
+        self, tenant: str | None = None, credentials: Path | None = None, secret_file: Path | None = None
+    ) -> AbstractAsyncContextManager[Client]:
+        """A client of the running stack for a tenant, with its credentials or only with its secret (in hexadecimal)."""
+        return self.connect(self.settings(), Caller(tenant or "", _secret(secret_file), credentials))
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[Client]:
+        """A client of the running stack for operators; where the keyring cannot be read, one for tenant `demo`."""
+        settings = self.settings()
+        keyring = await asyncio.to_thread(_operator, settings.keyring)
+        caller = Caller(operator=keyring, secret=b"" if keyring is not None else None)
+        async with self.connect(settings, caller) as client:
+            yield client
+
+    def log(self) -> AbstractAsyncContextManager[Log]:
+        """The log of the running stack, for operators' commands."""
+        return self.open_log(self.settings())
 
     def line(self, value: Any) -> None:
         """One JSON object on a line of its own."""
@@ -106,9 +155,14 @@ def settings_file() -> Path:
     return config_file()
 
 
-def _secret(path: Path | None) -> bytes:
+def _operator(path: Path) -> Keyring | None:
+    """The keyring, where it is there and this user may read it."""
+    return load_keyring(path) if os.access(path, os.R_OK) else None
+
+
+def _secret(path: Path | None) -> bytes | None:
     if path is None:
-        return b""
+        return None
     try:
         return bytes.fromhex(path.read_text().strip())
     except OSError as problem:

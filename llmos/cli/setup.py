@@ -1,4 +1,4 @@
-"""config show, doctor, keys init, topics, version: what the system is made of here."""
+"""config show, doctor, topics, version: what the system is made of here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from llmos.cli.first_start import first_start
 from llmos.cli.options import Json
 from llmos.cli.origins import rows
 from llmos.cli.session import run, session_of, settings_file
-from llmos.infra.crypto.keyfile import create_keyring
 from llmos.schemas.topics import TABLE
 
 
@@ -26,9 +25,6 @@ def add_to(app: typer.Typer) -> None:
     config = typer.Typer(no_args_is_help=True, help="The settings.")
     config.command("show")(config_command)
     app.add_typer(config, name="config")
-    keys = typer.Typer(no_args_is_help=True, help="The keyring.")
-    keys.command("init")(keys_command)
-    app.add_typer(keys, name="keys")
     app.command("doctor")(doctor_command)
     app.command("topics")(topics_command)
     app.command("version")(version_command)
@@ -63,18 +59,6 @@ def doctor_command(context: typer.Context, json: Json = False) -> None:
         session.out.print(tables.table("", ("", "what", "found"), rows_))
     if not all(check.ok for check in found):
         raise typer.Exit(1)
-
-
-def keys_command(context: typer.Context) -> None:
-    """Make the keyring where there is none."""
-    session = session_of(context)
-    path = session.settings().keyring
-    there = path.exists()
-    keyring = create_keyring(path)
-    session.out.print(f"keyring {path}{' is already there' if there else ', made now'}", markup=False)
-    session.out.print(
-        tables.table("", ("key", "purpose", "state"), [(e.id, e.purpose, e.state) for e in keyring.entries])
-    )
 
 
 def topics_command(

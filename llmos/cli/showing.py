@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
 from rich.text import Text
 
 from llmos.cli.session import Session
-from llmos.client import Answer, CommandRefused, Event, Final, JobRef, Moved, StateChanged, TokenText
+from llmos.client import Answer, CannotOpen, CommandRefused, Event, Final, JobRef, Moved, StateChanged, TokenText
 from llmos.client.outputs import Output, outputs
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import ErrorInfo, error_info
@@ -16,6 +17,14 @@ from llmos.schemas.tasks import EmbedOutput
 
 NUMBERS = 6
 """Of an embedding, so many numbers are shown; `--json` gives all."""
+
+
+async def as_it_came(asked: Awaitable[Answer | None]) -> Answer | None:
+    """The answer that was asked for, still sealed where it cannot be opened: for what it tells beside its outputs."""
+    try:
+        return await asked
+    except CannotOpen as problem:
+        return problem.answer
 
 
 def reference(answer: Answer) -> str:
@@ -34,13 +43,19 @@ def answer_object(answer: Answer) -> dict[str, Any]:
         "model_identity": answer.model,
         "tenant": answer.tenant,
         "request_id": answer.request_id,
-        "outputs": [_output_object(output) for output in outputs(answer)],
+        "outputs": _output_objects(answer),
         "error": error_object(answer.error) if answer.error else None,
         "devices": answer.devices,
         "usage": msgspec.structs.asdict(answer.usage),
         "stages": msgspec.structs.asdict(answer.stages),
     }
     return found
+
+
+def _output_objects(answer: Answer) -> list[dict[str, Any]]:
+    if any(item.sealed for item in answer.items):
+        return [{"sealed": True}] * len(answer.items)
+    return [_output_object(output) for output in outputs(answer)]
 
 
 def _output_object(output: Output) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from llmos.client.building import Input, Task
-from llmos.client.client import Client, Command, What
+from llmos.client.client import Client
 from llmos.client.events import Event
 from llmos.client.outputs import Output
+from llmos.client.queries import Command, What
 from llmos.client.references import Reference, Submission
 from llmos.schemas.errors import OperatorError
 from llmos.schemas.results import Answer
@@ -85,9 +86,11 @@ class BlockingClient:
         """As `Client.cancel`."""
         self._run(self._client.cancel(job))
 
-    def query(self, what: What, *, job: Reference | None = None, timeout: float = 10.0) -> dict[str, Any]:
+    def query(
+        self, what: What, *, job: Reference | None = None, timeout: float = 10.0, as_operator: bool | None = None
+    ) -> dict[str, Any]:
         """As `Client.query`."""
-        return self._run(self._client.query(what, job=job, timeout=timeout))
+        return self._run(self._client.query(what, job=job, timeout=timeout, as_operator=as_operator))
 
     def command(
         self, what: Command, model: str = "", *, alias: str = "", device: str = "", timeout: float = 10.0

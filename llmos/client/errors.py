@@ -3,6 +3,7 @@
 LlmosError
 ├── JobFailed        the answer is there, and it is not a result
 ├── DeadLettered     the request was unusable and gets no answer
+├── CannotOpen       the answer is there, and this client cannot open it or must not believe it
 ├── NoSuchJob        nothing knows the job
 ├── NoAnswer         the time a caller wanted to wait is over; the job goes on
 ├── NoReply          nobody replied to a query
@@ -28,7 +29,10 @@ class JobFailed(LlmosError):
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
         message = answer.error.message if answer.error else "the answer gives no reason"
-        super().__init__(job=answer.job_id.hex(), status=answer.status, message=message)
+        after = answer.error.retry_after if answer.error else 0.0
+        if after and "try again" not in message:
+            message = f"{message.rstrip('.')}; try again in {after:.1f} s"
+        super().__init__(job=answer.job_id.hex(), status=answer.status, message=message, retry_after=after)
 
 
 class DeadLettered(LlmosError):
@@ -41,6 +45,17 @@ class DeadLettered(LlmosError):
         origin = f"{letter.origin.topic}:{letter.origin.partition}:{letter.origin.offset}"
         error = letter.error
         super().__init__(origin=origin, stage=letter.stage, error_code=error.code, message=error.message)
+
+
+class CannotOpen(LlmosError):
+    """The answer to job {job} cannot be opened: {problem}."""
+
+    code = "cannot_open"
+
+    def __init__(self, answer: Answer, problem: str) -> None:
+        self.answer = answer
+        """As it came."""
+        super().__init__(job=answer.job_id.hex(), problem=problem)
 
 
 class NoSuchJob(LlmosError):

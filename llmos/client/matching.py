@@ -1,7 +1,7 @@
 """Which of all answers that pass belong to this client, and which of several answers to one job id counts; pure.
 
-An answer is matched by its origin, the offset that the submission's acknowledgement named. It can be read before that
-acknowledgement is back; until then the request id says that the answer may be ours and must be kept.
+An answer is matched by its origin, the offset that the submission's acknowledgement named, and must name its request id. It
+can be read before that acknowledgement is back; until then the request id alone says that it may be ours and must be kept.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Board:
         self._keep_answers = keep_answers
         self._keep_bytes = keep_bytes
         self._sending: Counter[str] = Counter()
-        self._owed: OrderedDict[Origin, None] = OrderedDict()
+        self._owed: OrderedDict[Origin, tuple[str, bytes]] = OrderedDict()
+        """With the request id and the job id that the answer must name."""
         self._kept: OrderedDict[Origin, tuple[Answer, int]] = OrderedDict()
         self._dead: OrderedDict[Origin, DeadLettered] = OrderedDict()
         self._bytes = 0
@@ -54,28 +55,39 @@ class Board:
         if self._sending[request_id] <= 0:
             del self._sending[request_id]
 
-    def sent(self, request_id: str, origin: Origin) -> None:
+    def sent(self, request_id: str, origin: Origin, job_id: bytes) -> None:
         """The request was acknowledged at `origin`."""
         self.not_sent(request_id)
-        if origin not in self._kept and origin not in self._dead:
-            self._owed[origin] = None
+        kept = self._kept.get(origin)
+        if kept is not None and (kept[0].request_id, kept[0].job_id) != (request_id, job_id):
+            self._drop(origin)
+            kept = None
+        if kept is None and origin not in self._dead:
+            self._owed[origin] = (request_id, job_id)
             if len(self._owed) > OWED:
                 self._owed.popitem(last=False)
 
-    def wants(self, origin: Origin, request_id: str) -> bool:
-        """Whether an answer is (or may be) this client's; asked before it is decoded whole."""
-        return origin in self._owed or request_id in self._sending
+    def wants(self, origin: Origin, request_id: str, job_id: bytes) -> bool:
+        """Whether an answer is (or may be) this client's; asked before it is decoded whole.
+
+        One that names the origin of a submission and another's request or job was put there by somebody: it is none.
+        """
+        owed = self._owed.get(origin)
+        return owed == (request_id, job_id) if owed is not None else request_id in self._sending
 
     def note(self, answer: Answer, size: int) -> None:
         """Keeps an answer of `size` bytes; the oldest ones make room."""
         self._owed.pop(answer.origin, None)
-        before = self._kept.pop(answer.origin, None)
-        if before is not None:
-            self._bytes -= before[1]
+        self._drop(answer.origin)
         self._kept[answer.origin] = (answer, size)
         self._bytes += size
         while len(self._kept) > self._keep_answers or (self._bytes > self._keep_bytes and len(self._kept) > 1):
             self._bytes -= self._kept.popitem(last=False)[1][1]
+
+    def _drop(self, origin: Origin) -> None:
+        kept = self._kept.pop(origin, None)
+        if kept is not None:
+            self._bytes -= kept[1]
 
     def bury(self, origin: Origin, why: DeadLettered) -> None:
         """The request at `origin` became a dead letter: no answer is owed."""

@@ -51,6 +51,8 @@ def texts(answer: Answer) -> dict[int, str]:
 def _output(item: Item, type_: Any) -> Output:
     if item.error is not None:
         return item.error
+    if item.sealed:
+        raise Malformed(problem=f"output {item.output_index} is sealed; take the answer from a client that can open it")
     try:
         output: Output = msgspec.msgpack.decode(item.output, type=type_)
     except msgspec.DecodeError as problem:

@@ -1,57 +1,63 @@
-"""Asks and tells the scheduler: a query or a command on `control`, its reply on a topic that the tenant's clients share."""
+"""Asks and tells the scheduler: a query or a command on `control`, its reply on a topic that the clients of a tenant (or all
+operators) share."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
 from llmos.client.errors import CommandRefused, NoReply, QueryRefused
 from llmos.client.results import closed
-from llmos.infra.crypto.macs import mac
 from llmos.infra.log.port import Log, Out, Place, TopicSpec
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.control import CONTROL, REPLY, Drain, ModelCommand, Query, Reply, signed_control
+from llmos.schemas.control import CONTROL, REPLY, ModelCommand, Operators, Query, Reply
 from llmos.schemas.errors import InvalidRequest, Malformed, RecordError
 from llmos.schemas.limits import RECORD_BYTES
 
 log = structlog.get_logger()
 
+What = Literal["status", "job", "jobs", "explain", "devices", "models"]
+OPERATORS_SEE_MORE: frozenset[What] = frozenset({"status", "devices", "models"})
+"""Of these a tenant sees what concerns it."""
+Command = Literal["alias", "unalias", "pin", "unpin", "load", "unload", "verify"]
+OPERATOR = "operator"
+"""Whose topic the replies to operators go to."""
 REPLY_SECONDS = 3600.0
 """How long replies are kept; nobody deletes the topic, its records go by themselves."""
 
 
 class Queries:
-    """The tenant's reply topic, made at its first query; a reader task hands each reply to who asked, others' are let go."""
+    """One topic of replies, made at the first question; a reader task hands each reply to who asked, others' are let go."""
 
-    def __init__(self, log: Log, tenant: str) -> None:
+    def __init__(self, log: Log, whose: str, sign: Callable[[Query | Operators], bytes]) -> None:
+        """`whose`: the tenant's name, or `OPERATOR`. `sign`: gives a message's authentication code."""
         self._log = log
-        self._place = Place(f"reply.queries.{tenant}", 0)
+        self._place = Place(f"reply.{whose}.queries", 0)
+        self._sign = sign
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
         self._task: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
 
-    async def ask(self, make: Callable[[str, str], Query], secret: bytes, timeout: float) -> dict[str, Any]:
-        """Sends `make(id, reply topic)` and gives the reply's body.
+    async def ask(self, what: What, tenant: str | None, job_id: bytes | None, timeout: float) -> dict[str, Any]:
+        """Asks for `tenant` (None: as an operator) and gives the reply's body.
 
         Raises:
             NoReply: none came within `timeout` seconds.
             QueryRefused: the reply is an error.
         """
-        query = make(uuid.uuid4().hex, self._place.topic)
-        if secret:
-            query = msgspec.structs.replace(query, mac=mac(secret, signed_control(query)))
-        reply = await self._exchange(query, query.what, timeout)
+        query = Query(id=uuid.uuid4().hex, what=what, reply_to=self._place.topic, tenant=tenant, job_id=job_id)
+        reply = await self._exchange(query, what, timeout)
         if reply.error is not None:
-            raise QueryRefused(what=query.what, error_code=reply.error.code, message=reply.error.message)
+            raise QueryRefused(what=what, error_code=reply.error.code, message=reply.error.message)
         return _body(reply)
 
-    async def command(self, make: Callable[[str, str], ModelCommand | Drain], timeout: float) -> dict[str, Any]:
+    async def command(self, make: Callable[[str, str], Operators], timeout: float) -> dict[str, Any]:
         """Sends `make(id, reply topic)` and gives the reply's body.
 
         Raises:
@@ -70,7 +76,8 @@ class Queries:
             raise CommandRefused(what=what, error_code=reply.error.code, message=reply.error.message)
         return _body(reply)
 
-    async def _exchange(self, message: Query | ModelCommand | Drain, what: str, timeout: float) -> Reply:
+    async def _exchange(self, message: Query | Operators, what: str, timeout: float) -> Reply:
+        message = msgspec.structs.replace(message, mac=self._sign(message))
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[message.id] = future
         try:

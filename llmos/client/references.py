@@ -39,6 +39,8 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """An offset of the job's partition of `stream`, read before the request was sent: its events come later."""
     results_from: int | None = None
     """The same of `results`."""
+    sealed: bool = False
+    """The request was sealed, so that nothing clear is believed to be its answer."""
 
     @property
     def reference(self) -> JobRef:

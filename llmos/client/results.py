@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -36,6 +37,7 @@ class _Whose(msgspec.Struct):
     job_id: bytes
     origin: Origin
     request_id: str
+    tenant: str
 
 
 _whose = msgspec.msgpack.Decoder(_Whose)
@@ -44,9 +46,10 @@ _whose = msgspec.msgpack.Decoder(_Whose)
 class Results:
     """Reads `results` and `dead` from where they ended before the first submission; belongs to one client."""
 
-    def __init__(self, log: Log, board: Board) -> None:
+    def __init__(self, log: Log, board: Board, tenant: str) -> None:
         self._log = log
         self._board = board
+        self._tenant = tenant
         self._waiters: dict[Origin, list[asyncio.Future[Answer]]] = {}
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
@@ -113,7 +116,9 @@ class Results:
             self._bury(record)
             return
         whose = whose_answer(record)
-        if whose is None or not self._board.wants(whose.origin, whose.request_id):
+        if whose is None or whose.tenant != self._tenant:
+            return
+        if not self._board.wants(whose.origin, whose.request_id, whose.job_id):
             return
         answer = decode_answer(record)
         if answer is None:
@@ -174,7 +179,25 @@ def _unreadable(record: Record, problem: Exception) -> None:
     log.warning("answer_unreadable", partition=record.place.partition, offset=record.offset, error=str(problem))
 
 
-async def search(log: Log, partition: int, ref: JobRef, start: int | None, *, wait: bool = True) -> Answer | None:
+class Sought(NamedTuple):
+    """What a search looks for: the answers to a tenant's job, or to one submission of it."""
+
+    tenant: str
+    ref: JobRef
+    request_id: str | None = None
+    """Where it is known, the answer must name it."""
+
+    def is_it(self, whose: _Whose) -> bool:
+        """Whether an answer is one that is looked for. To another tenant's job there is none, whoever guesses its id."""
+        return (
+            whose.job_id == self.ref.job_id
+            and whose.tenant == self.tenant
+            and self.ref.origin in (None, whose.origin)
+            and self.request_id in (None, whose.request_id)
+        )
+
+
+async def search(log: Log, partition: int, sought: Sought, start: int | None, *, wait: bool = True) -> Answer | None:
     """Reads the job's partition of `results` from `start` (None: from its beginning) until the answer is found.
 
     With an origin, that submission's answer. Without, the best of all answers to the job id that are there, else the
@@ -193,20 +216,18 @@ async def search(log: Log, partition: int, ref: JobRef, start: int | None, *, wa
             behind = reader.position(place) < end
             for record in (await reader.read(CATCH_UP_SECONDS if behind else READ_SECONDS)).get(place, ()):
                 whose = whose_answer(record)
-                if whose is None or whose.job_id != ref.job_id:
-                    continue
-                if ref.origin is not None and whose.origin != ref.origin:
+                if whose is None or not sought.is_it(whose):
                     continue
                 answer = decode_answer(record)
-                if answer is not None and ref.origin is not None:
+                if answer is not None and sought.ref.origin is not None:
                     return answer
                 found = better(found, answer) if answer is not None else found
     finally:
         await reader.close()
 
 
-async def requested(log: Log, job_id: bytes, origin: Origin) -> bool:
-    """Whether the request at `origin` is still in the log and asks for this job."""
+async def requested(log: Log, tenant: str, job_id: bytes, origin: Origin) -> bool:
+    """Whether the request at `origin` is still in the log and asks for this job of this tenant's."""
     place = Place(origin.topic, origin.partition)
     if origin.topic not in topics.REQUESTS.values() or origin.partition >= (await log.partitions(origin.topic) or 0):
         return False
@@ -219,16 +240,17 @@ async def requested(log: Log, job_id: bytes, origin: Origin) -> bool:
         while reader.position(place) <= origin.offset:
             for record in (await reader.read(READ_SECONDS, max_records=1)).get(place, ()):
                 if record.offset == origin.offset:
-                    return _asks_for(record, job_id)
+                    return _asks_for(record, tenant, job_id)
     finally:
         await reader.close()
     return False
 
 
-def _asks_for(record: Record, job_id: bytes) -> bool:
+def _asks_for(record: Record, tenant: str, job_id: bytes) -> bool:
     content_type = dict(record.headers).get("content-type", MSGPACK.encode()).decode(errors="replace")
     try:
         request: Request = REQUESTS.decode(record.value, content_type)
     except RecordError:
         return False  # nothing readable was asked there
-    return job_id_of(request.tenant, request.idempotency_key or request.request_id) == job_id
+    named = request.idempotency_key or request.request_id
+    return request.tenant == tenant and job_id_of(tenant, named) == job_id

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from llmos.client.building import Built
 from llmos.client.matching import Board
@@ -45,7 +45,16 @@ class Sender:
             partition=partition,
             stream_from=ends[Place(topics.STREAM, partition)],
             results_from=ends[Place(topics.RESULTS, partition)],
+            sealed=built.request.sealed,
         )
+
+    async def send_all(self, builts: Iterable[Built]) -> list[Submission]:
+        """Sends them together; the first exception is raised when all have ended."""
+        sent = await asyncio.gather(*map(self.send, builts), return_exceptions=True)
+        for outcome in sent:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [outcome for outcome in sent if isinstance(outcome, Submission)]
 
     async def partition(self, job_id: bytes) -> int:
         """Where the events and answers of a job are."""
@@ -65,7 +74,7 @@ class Sender:
             self._board.not_sent(request_id)
             raise
         origin = Origin(place.topic, place.partition, offset)
-        self._board.sent(request_id, origin)
+        self._board.sent(request_id, origin, built.job_id)
         return origin
 
     async def _count(self, topic: str) -> int:

@@ -10,6 +10,8 @@ import structlog
 
 from llmos.client.assembling import Assembler
 from llmos.client.events import Event
+from llmos.client.lookup import Sight
+from llmos.client.opening import Opening
 from llmos.client.outputs import texts
 from llmos.client.references import JobRef
 from llmos.infra.log.port import Log, Place, Reader, Record
@@ -29,13 +31,14 @@ DRAIN_SECONDS = 10.0
 class Filter:
     """Passes the events of one submission; without an origin, of the first submission of the job that runs."""
 
-    def __init__(self, ref: JobRef) -> None:
+    def __init__(self, ref: JobRef, request_id: str | None = None) -> None:
         self._job_id = ref.job_id
+        self._request_id = request_id
         self.origin: Origin | None = ref.origin
 
     def passes(self, event: Tokens | State) -> bool:
         """Whether `event` is shown."""
-        if event.job_id != self._job_id:
+        if event.job_id != self._job_id or self._request_id not in (None, event.request_id):
             return False
         if self.origin is None:
             if isinstance(event, State) and event.state in ("refused", "pointer"):
@@ -77,48 +80,66 @@ class _Tail:
 
 
 async def follow(
-    log: Log, partition: int, ref: JobRef, start: int | None, answer: asyncio.Task[Answer]
+    log: Log, partition: int, sight: Sight, opening: Opening, answer: asyncio.Task[Answer]
 ) -> AsyncGenerator[Event, None]:
-    """Yields the events of a submission from `start` (None: all that is kept), then `Final` when `answer` is done.
+    """Yields the events of a job, opened, then `Final` when `answer` is done.
 
     Raises what `answer` raises. The caller owns `answer`; close the iterator (`aclosing`) when leaving early.
     """
     place = Place(topics.STREAM, partition)
     begin = (await log.begins([place]))[place]
     end = (await log.ends([place]))[place]
-    assembler = Assembler()
-    passing = Filter(ref)
+    shower = _Shower(sight, opening)
     reader = log.reader()
     tail = _Tail(reader, place)
     try:
-        reader.assign({place: min(max(begin, start or 0), end)})
+        reader.assign({place: min(max(begin, sight.stream_from or 0), end)})
         # Connects here, where nobody cancels it: the answer may come before the reader has its connection.
-        for event in _shown((await reader.read(timeout=0.0)).get(place, []), passing, assembler):
+        for event in shower.events((await reader.read(timeout=0.0)).get(place, [])):
             yield event
         while not answer.done():
-            for event in _shown(await tail.records(READ_SECONDS, beside=answer), passing, assembler):
+            for event in shower.events(await tail.records(READ_SECONDS, beside=answer)):
                 yield event
         final = answer.result()
-        passing.origin = passing.origin or final.origin
+        shower.passing.origin = shower.passing.origin or final.origin
         # Tokens were written before the answer that holds them, so all of them lie before the end as of now.
         deadline = asyncio.get_running_loop().time() + DRAIN_SECONDS
-        end = end if assembler.complete(final) else (await log.ends([place]))[place]
+        end = end if shower.assembler.complete(final) else (await log.ends([place]))[place]
         while tail.position < end and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            for event in _shown(await tail.records(left), passing, assembler):
+            for event in shower.events(await tail.records(left)):
                 yield event
-        yield assembler.final(final, texts(final))
+        yield shower.assembler.final(final, texts(final))
     finally:
         await tail.close()
 
 
-def _shown(records: Iterable[Record], passing: Filter, assembler: Assembler) -> list[Event]:
-    shown: list[Event] = []
-    for record in records:
-        try:
-            event = STREAM.decode(record.value)
-        except RecordError as problem:
-            log.warning("event_unreadable", partition=record.place.partition, offset=record.offset, error=str(problem))
-            continue
-        if passing.passes(event):
-            shown += assembler.tokens(event) if isinstance(event, Tokens) else assembler.state(event)
-    return shown
+class _Shower:
+    """From records to what is shown of them."""
+
+    def __init__(self, sight: Sight, opening: Opening) -> None:
+        self.passing = Filter(sight.ref, sight.request_id)
+        self.assembler = Assembler()
+        self._opening = opening
+        self._sealed = sight.sealed
+
+    def events(self, records: Iterable[Record]) -> list[Event]:
+        """What these records change."""
+        shown: list[Event] = []
+        for record in records:
+            event = _event(record)
+            if event is None or not self.passing.passes(event):
+                continue
+            if isinstance(event, State):
+                shown += self.assembler.state(event)
+            elif (opened := self._opening.event(event, sealed=self._sealed)) is not None:
+                shown += self.assembler.tokens(opened)
+        return shown
+
+
+def _event(record: Record) -> Tokens | State | None:
+    try:
+        event: Tokens | State = STREAM.decode(record.value)
+    except RecordError as problem:
+        log.warning("event_unreadable", partition=record.place.partition, offset=record.offset, error=str(problem))
+        return None
+    return event

@@ -1,19 +1,11 @@
-"""Admission by counts, for when the ledger is away: the scheduler's live counts and what was admitted since."""
+"""The credits of lanes: whether one more submission fits, and when a paused lane goes on. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
-from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
+from llmos.infra.ledger.port import LaneUse, Limit, Limits
 from llmos.schemas.job import Lane
-
-
-class Granted(NamedTuple):
-    """How many of the holds, from the front, may go, and what the lanes hold then."""
-
-    taken: int
-    use: dict[Lane, LaneUse]
 
 
 def fits(use: Mapping[Lane, LaneUse], lane: Lane, size: int, limits: Limits) -> bool:
@@ -29,17 +21,6 @@ def fits(use: Mapping[Lane, LaneUse], lane: Lane, size: int, limits: Limits) -> 
         return True
     over = _beyond({**use, lane: LaneUse(own.jobs + 1, own.bytes + size)}, limits)
     return over.jobs <= limits.overflow.jobs and over.bytes <= limits.overflow.bytes
-
-
-def grant(use: Mapping[Lane, LaneUse], holds: Sequence[Hold], limits: Limits) -> Granted:
-    """Grants holds in order until one does not fit."""
-    now = dict(use)
-    for taken, hold in enumerate(holds):
-        if not fits(now, hold.lane, hold.size, limits):
-            return Granted(taken, now)
-        own = now.get(hold.lane, LaneUse(0, 0))
-        now[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
-    return Granted(len(holds), now)
 
 
 def may_resume(use: Mapping[Lane, LaneUse], lane: Lane, limits: Limits, fraction: float) -> bool:

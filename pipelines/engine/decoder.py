@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, ParamSpec, TypeAlias, TypeVar
 import structlog
 import torch
 
+from llmos.infra.telemetry.faults import fault_of
 from llmos.pipelines.engine.faults import as_error, is_out_of_memory
 from llmos.pipelines.engine.interface import Decoder
 from llmos.pipelines.engine.kvcache import whole_units
@@ -363,7 +364,7 @@ def _attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exc
     """The result, or what was raised: whatever one sequence meets, it becomes that sequence's error and nobody else's."""
     try:
         return call(*args, **kwargs)
-    except Exception as problem:
+    except Exception as problem:  # noqa: BLE001  sorted by the caller
         if not isinstance(problem, LlmosError):
-            log.warning("engine_fault", exc_info=True)
+            log.warning("engine_fault", **fault_of(problem)._asdict())
         return problem.with_traceback(None)  # its frames would keep tensors alive

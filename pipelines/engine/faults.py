@@ -24,8 +24,12 @@ def as_error(problem: BaseException, device: str = "this device") -> LlmosError:
     if isinstance(problem, RefusedError | FailedError):
         return problem
     text = f"{type(problem).__name__}: {problem}"[:PROBLEM_CHARACTERS]
+    error: LlmosError
     if is_out_of_memory(problem):
-        return DeviceOutOfMemory(device=device, problem=text)
-    if isinstance(problem, FloatingPointError):
-        return NotFinite()
-    return EngineFailed(problem=text)
+        error = DeviceOutOfMemory(device=device, problem=text)
+    elif isinstance(problem, FloatingPointError):
+        error = NotFinite()
+    else:
+        error = EngineFailed(problem=text)
+    error.raised = type(problem).__name__
+    return error

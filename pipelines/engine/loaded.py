@@ -41,6 +41,8 @@ class LoadedModel:
     """Uses between `reserve` and `release`."""
     served: int = 0
     """Uses since it was loaded."""
+    precision: str = ""
+    """The number format in which it is computed."""
 
     @classmethod
     def of(cls, load: Load, resident_bytes: int, now: float) -> LoadedModel:
@@ -54,6 +56,7 @@ class LoadedModel:
             load_seconds=load.seconds,
             loaded_at=now,
             last_used_at=now,
+            precision=load.plan.precision,
         )
 
     @property

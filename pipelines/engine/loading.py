@@ -59,6 +59,8 @@ class Plan(NamedTuple):
     activation_bytes: int
     least_cache_bytes: int = 0
     """Of the shortest cache that is worth having."""
+    precision: str = ""
+    """The number format in which it is computed: torch's name of the dtype."""
 
     @property
     def resident_bytes(self) -> int:
@@ -80,6 +82,7 @@ def plan_model(manifest: Manifest, device: Device, sizes: Sizes, budget_bytes: i
         ModelDamaged: its configuration cannot be used, or no engine here runs its architecture.
     """
     plan = _architecture(manifest).plan(manifest, device, sizes)
+    plan = plan._replace(precision=str(dtype_of(manifest, device)).removeprefix("torch."))
     if not plan.cache_bytes:
         return plan
     free_bytes = budget_bytes - plan.weight_bytes - plan.activation_bytes

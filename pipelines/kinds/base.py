@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from llmos.schemas.base import JSON
+from llmos.schemas.base import JSON, without_values
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.tasks import Prompt
 
@@ -51,15 +51,18 @@ def read_input(type_: type[msgspec.Struct], body: bytes, content_type: str) -> A
     """Decodes a payload.
 
     Raises:
-        InvalidRequest: it is not what the kind takes; says where and why.
+        InvalidRequest: it is not what the kind takes; says where and why, and quotes nothing of it: refusals travel in
+            the clear.
     """
     decode = msgspec.json.decode if content_type == JSON else msgspec.msgpack.decode
     try:
         return decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        text = str(problem)
-        where = text.rpartition("`$")[2].rstrip("`") if "`$" in text else ""
-        raise InvalidRequest(where=f"input{where}", problem=text[:500]) from None
+    except UnicodeDecodeError:
+        raise InvalidRequest(where="input", problem="a text in it is not UTF-8") from None
+    except (msgspec.DecodeError, RecursionError) as problem:
+        text = without_values(problem)[:500]
+        said, _, path = text.partition(" - at `$")
+        raise InvalidRequest(where=f"input{path.partition('`')[0]}", problem=said) from None
 
 
 def items_of(texts: str | list[str]) -> list[str]:

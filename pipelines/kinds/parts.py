@@ -1,4 +1,8 @@
-"""Seals the parts of a job (verify) and opens them (worker): one fresh secret per job, wrapped by the tenant's key and by the workers' pool key; a nonce and a tag per part."""
+"""Seals the parts of a job (verify) and opens them (worker).
+
+One fresh secret per job, wrapped by the tenant's key and by the workers' pool key; a nonce and a tag per part. Whoever knows
+a job's tenant, id, request id and kind can seal its parts: in a blind mode that is the client, for the pool's public key.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from collections.abc import Sequence
 import msgspec
 
 from llmos.infra.crypto.channels import encode_body, part_bound
+from llmos.infra.crypto.counted import open_counted
 from llmos.infra.crypto.crc import crc32c
-from llmos.infra.crypto.envelope import DataKey, Secret, open_envelope
+from llmos.infra.crypto.envelope import DataKey, Secret
 from llmos.infra.crypto.keyring import Keys, Purpose
 from llmos.pipelines.kinds.base import PartPlan
 from llmos.schemas.base import encode
@@ -26,17 +31,31 @@ _body = msgspec.msgpack.Decoder(PartBody)
 
 
 def seal_job(
-    keys: Keys, head: Head, plans: list[PartPlan], digest_key: bytes, readers: Sequence[Purpose] = READERS
+    keys: Keys, head: Head, plans: Sequence[PartPlan], digest_key: bytes, readers: Sequence[Purpose] = READERS
 ) -> bytes:
-    """The record for `sealed`. `digest_key`: see `llmos.infra.crypto.channels.digest_key`.
+    """The record for `sealed`.
 
     Raises:
         TooLarge: the parts do not fit one record.
-        BadSetting: no key of `readers` is there.
+        BadSetting: see `seal_parts`.
     """
-    present = [purpose for purpose in readers if keys.holds(purpose, head.tenant if purpose == "tenant" else "")]
-    data_key = Secret.under(keys, present or readers, head.tenant).data_key(part_bound(head, 0))
-    parts = [_seal_part(data_key, head, index, plan, digest_key) for index, plan in enumerate(plans)]
+    return job_record(head, seal_parts(keys, head, plans, digest_key, readers))
+
+
+def seal_parts(
+    keys: Keys, head: Head, plans: Sequence[PartPlan], digest_key: bytes, readers: Sequence[Purpose] = READERS
+) -> list[Part]:
+    """The parts, sealed for those who hold the keys of `readers`; the tenant's is left out where the keyring has none.
+
+    `digest_key`: see `llmos.infra.crypto.channels.digest_key`. Raises `BadSetting`: a key of `readers` is not there.
+    """
+    present = [purpose for purpose in readers if purpose != "tenant" or keys.holds("tenant", head.tenant)]
+    data_key = Secret.under(keys, present, head.tenant).data_key(part_bound(head, 0))
+    return [_seal_part(data_key, head, index, plan, digest_key) for index, plan in enumerate(plans)]
+
+
+def job_record(head: Head, parts: list[Part]) -> bytes:
+    """The record for `sealed`. Raises `TooLarge` where it would fit no record."""
     record = encode(Job(head=head, parts=parts))
     if len(record) > RECORD_BYTES - _HEADROOM:
         raise TooLarge(what="the request, split into parts,", size=len(record), limit=RECORD_BYTES - _HEADROOM)
@@ -59,6 +78,6 @@ def _seal_part(data_key: DataKey, head: Head, index: int, plan: PartPlan, digest
 def open_part(keys: Keys, head: Head, part: Part) -> PartBody:
     """The input of a part. Raises `EnvelopeRejected`."""
     try:
-        return _body.decode(open_envelope(keys, part_bound(head, part.index), part.envelope))
+        return _body.decode(open_counted(keys, part_bound(head, part.index), part.envelope))
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise EnvelopeRejected() from None

@@ -36,6 +36,7 @@ class ChatTemplate:
     """A model's chat template. It may be rendered from any thread."""
 
     def __init__(self, source: str, special_tokens: Mapping[str, str]) -> None:
+        self._source = source
         self._special_tokens = dict(special_tokens)
         self._template: jinja2.Template | None = None
         self._problem = ""
@@ -49,7 +50,8 @@ class ChatTemplate:
         """The text of a conversation, up to where the model is to answer.
 
         Raises:
-            InvalidRequest: the template does not take this conversation; in its own words.
+            InvalidRequest: the template does not take this conversation; in its own words, where these are written in the
+                template itself: what it puts together, or what Python says, may quote the conversation.
         """
         if self._template is None:
             raise InvalidRequest(where="input.messages", problem=self._problem)
@@ -57,7 +59,13 @@ class ChatTemplate:
         try:
             return self._template.render(messages=plain, add_generation_prompt=True, **self._special_tokens)
         except Exception as problem:  # noqa: BLE001  a template may raise whatever Python raises
-            raise InvalidRequest(where="input.messages", problem=str(problem)[:500] or type(problem).__name__) from None
+            raise InvalidRequest(where="input.messages", problem=self._own_words(problem)) from None
+
+    def _own_words(self, problem: Exception) -> str:
+        text = str(problem)
+        if isinstance(problem, jinja2.TemplateError) and text and text in self._source:
+            return text[:500]
+        return f"the model's chat template does not take this conversation ({type(problem).__name__})"
 
 
 def read_chat_template(manifest: Manifest) -> ChatTemplate | None:

@@ -69,6 +69,8 @@ class Queue:
         self._since = carried.since_aged
         self.lines = [Line(entry, place) for place, entry in enumerate(waiting) if entry.tasks]
         self._counters = {line.tenant: self._shares.of(line.tenant) for line in self.lines}
+        self._largest: dict[str, float] = {}
+        """The largest charge of each tenant that was given something."""
         self._one_tenant = len(self._counters) < 2
         self._heap = [self._entry(line) for line in self.lines]
         heapq.heapify(self._heap)
@@ -97,7 +99,9 @@ class Queue:
     def chose(self, line: Line, place: int, work_seconds: float, aged: bool) -> None:
         """The task at `place` of the line was chosen."""
         tenant = line.tenant
-        self._counters[tenant] = charged(self._counters[tenant], work_seconds, self._weights.get(tenant, 1.0))
+        before = self._counters[tenant]
+        after = self._counters[tenant] = charged(before, work_seconds, self._weights.get(tenant, 1.0))
+        self._largest[tenant] = max(self._largest.get(tenant, 0.0), after - before)
         self._since = 0 if aged else self._since + 1
         line.leave(place)
 
@@ -113,7 +117,7 @@ class Queue:
     def _settled(self, unserved: set[str]) -> Shares:
         if not unserved and not self._shares.ahead:
             return self._shares
-        return settled(self._shares, self._counters, unserved)
+        return settled(self._shares, self._counters, unserved, self._largest)
 
     def _entry(self, line: Line) -> tuple[Any, ...]:
         head = line.head

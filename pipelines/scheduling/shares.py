@@ -8,10 +8,15 @@ tenant that had nothing waiting saves nothing up: it joins at the virtual time, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 DEBT_SECONDS = 120.0
-"""How far a counter may be ahead of the virtual time: what a tenant was given while others asked for nothing is forgiven."""
+"""How far a counter may be ahead of the virtual time, beside one task: what a more urgent lane or level was given while the
+others had to wait is forgiven above that. Where all wait for the same devices at one level, nobody gets so far ahead."""
+
+
+NO_CHARGES: Final[Mapping[str, float]] = MappingProxyType({})
 
 
 class Shares(NamedTuple):
@@ -31,10 +36,17 @@ def charged(counter: float, work_seconds: float, weight: float) -> float:
     return counter + work_seconds / weight
 
 
-def settled(before: Shares, counters: Mapping[str, float], waiting: Iterable[str]) -> Shares:
-    """The shares after a decision: `counters` of the tenants it met, `waiting` those it had no room for.
+def settled(
+    before: Shares,
+    counters: Mapping[str, float],
+    waiting: Iterable[str],
+    largest: Mapping[str, float] = NO_CHARGES,
+) -> Shares:
+    """The shares after a decision: `counters` of the tenants it met, `waiting` those it had no room for, `largest` the
+    largest charge of each that was given something.
 
-    Where nobody is left waiting, everybody had what it wanted and all start equal again.
+    Where nobody is left waiting, everybody had what it wanted and all start equal again. A tenant that was the least before
+    its last task is ahead by that task at most, whatever its size and the tenant's weight: the bound on debts leaves it.
     """
     left = [counters[tenant] for tenant in waiting]
     if not left:
@@ -42,6 +54,8 @@ def settled(before: Shares, counters: Mapping[str, float], waiting: Iterable[str
     virtual = max(min(left), before.virtual)
     limit = virtual + DEBT_SECONDS
     ahead = {
-        tenant: min(counter, limit) for tenant, counter in {**before.ahead, **counters}.items() if counter > virtual
+        tenant: min(counter, max(before.of(tenant), limit + largest.get(tenant, 0.0)))
+        for tenant, counter in {**before.ahead, **counters}.items()
+        if counter > virtual
     }
     return Shares(virtual, ahead)

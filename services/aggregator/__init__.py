@@ -1,4 +1,4 @@
-"""The aggregator: partials → results and usage, in one transaction an answer (rules 3 and 4). It has no keys.
+"""The aggregator: partials → results and usage, in one transaction an answer (rules 3 and 4). Its one key signs receipts: it opens nothing.
 
 - `app`: records n in the layout, fences its predecessors, runs the transactional stage.
 - `merger`: first outcome per part wins; parts in order; which outcomes are still out.

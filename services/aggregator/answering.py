@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from llmos.infra.crypto.receipts import answer_digest
 from llmos.schemas.base import encode
 from llmos.schemas.errors import TooLarge
 from llmos.schemas.ids import attempt_of
@@ -22,7 +23,7 @@ _UNBOUND = frozenset({"refused", "pointer"})
 
 
 class Made(NamedTuple):
-    """An answer, encoded, and its receipt."""
+    """An answer, encoded, and its receipt, not signed yet."""
 
     answer: Answer
     value: bytes
@@ -60,12 +61,13 @@ def answer_outcomes(partition: int, s: int, head: Head, outcomes: Sequence[Outco
         stages=_stages(head, outcomes, now),
     )
     attempts = sum(attempt_of(epoch) for epoch in answer.epochs)
+    precision = ", ".join(sorted({outcome.precision for outcome in outcomes if outcome.precision}))
     value = encode(answer)
     if len(value) > ROOM:
         error = error_info(TooLarge(what="the answer", size=len(value), limit=ROOM))
         answer = msgspec.structs.replace(answer, status="failed", items=[], error=error)
         value = encode(answer)
-    return Made(answer, value, _receipt(answer, head, attempts))
+    return Made(answer, value, _receipt(answer, head, attempts, precision, len(outcomes)))
 
 
 def answer_verdict(partition: int, verdict: Verdict, now: float) -> Made:
@@ -109,7 +111,7 @@ def _stages(head: Head, outcomes: Sequence[Outcome], now: float) -> Stages:
     )
 
 
-def _receipt(answer: Answer, head: Head, attempts: int) -> Receipt:
+def _receipt(answer: Answer, head: Head, attempts: int, precision: str = "", parts: int = 0) -> Receipt:
     return Receipt(
         job_id=answer.job_id,
         tenant=answer.tenant,
@@ -123,9 +125,14 @@ def _receipt(answer: Answer, head: Head, attempts: int) -> Receipt:
         hold=head.hold,
         origin=answer.origin,
         content_digest=head.content_digest,
+        output_digest=answer_digest(answer.items),
         binds=answer.status not in _UNBOUND,
         attempts=attempts,
         devices=answer.devices,
         usage=answer.usage,
         stages=answer.stages,
+        precision=precision,
+        options=head.options,
+        part_count=parts,
+        item_count=len(answer.items),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 import structlog
 
+from llmos.infra.crypto.receipts import Notary
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered
@@ -17,7 +19,6 @@ from llmos.infra.stages.reply_topics import ReplyTopics
 from llmos.infra.stages.transactional import Ready
 from llmos.infra.telemetry.metrics import ANSWER_SECONDS, ANSWERS, FIRST_TOKEN_SECONDS, counter, histogram
 from llmos.schemas import topics
-from llmos.schemas.base import encode
 from llmos.schemas.errors import Malformed, RecordError
 from llmos.schemas.job import Head
 from llmos.schemas.partials import PARTIALS, LowWatermark, Outcome
@@ -42,6 +43,7 @@ class Merger:
     def __init__(self, ctx: Context, credits: Credits) -> None:
         self._ctx = ctx
         self._credits = credits
+        self._notary = Notary(ctx.keyring)
         self._reply_topics = ReplyTopics(ctx)
         self._pending: dict[Place, dict[int, _Pending]] = {}
         self._made: dict[Place, set[int]] = {}
@@ -86,19 +88,23 @@ class Merger:
         return min((job.first_offset for job in self._pending.get(place, {}).values()), default=None)
 
     def without_copy(self, ready: Ready, reason: str) -> Ready:
-        """The same answer, its receipt saying why there is no copy."""
+        """The same answer, its receipt (signed anew) saying why there is no copy."""
         receipt: Receipt = USAGE.decode(ready.receipt.value)
         changed = msgspec.structs.replace(receipt, reply_failed=reason[:512])
-        return Ready(ready.place, ready.s, ready.result, ready.receipt._replace(value=encode(changed)), None)
+        return Ready(
+            ready.place, ready.s, ready.result, ready.receipt._replace(value=self._notary.signed(changed)), None
+        )
 
     async def answered(self, written: Sequence[Ready]) -> None:
         """These are committed: counts them and gives their credits back."""
         now = self._ctx.clock.now()
         holds = []
+        tokens: Counter[str] = Counter()
         for ready in written:
             self._made[ready.place].discard(ready.s)
             receipt: Receipt = USAGE.decode(ready.receipt.value)
             holds.append(receipt.hold)
+            tokens[receipt.tenant] += receipt.usage.tokens_in + receipt.usage.tokens_out
             _measure(receipt, now)
             note(
                 "aggregator",
@@ -108,7 +114,7 @@ class Merger:
                 seconds=now - receipt.stages.answered_at,
                 code=receipt.code,
             )
-        self._credits.give_back(holds)
+        self._credits.give_back(holds, +tokens)
 
     def _outcome(self, pending: dict[int, _Pending], record: Record, outcome: Outcome, now: float) -> Made | None:
         task = outcome.task
@@ -130,7 +136,7 @@ class Merger:
                 receipt = msgspec.structs.replace(receipt, reply_failed=f"there is no topic {head.reply_to}")
             else:
                 copy = (target, out)
-        return Ready(place, made.answer.s, out, Out(head.job_id, encode(receipt)), copy)
+        return Ready(place, made.answer.s, out, Out(head.job_id, self._notary.signed(receipt)), copy)
 
     async def _dead(self, record: Record, problem: RecordError) -> None:
         note("aggregator", "dead", seconds=0.0, code=problem.code)

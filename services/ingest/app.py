@@ -11,9 +11,9 @@ from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.ownership import owned, partitions_of
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
+from llmos.services.ingest.authenticating import Tenants
 from llmos.services.ingest.credits import Credits
 from llmos.services.ingest.handler import IngestHandler
-from llmos.services.ingest.reading import Tenants
 
 COMMIT_SECONDS = 1.0
 
@@ -26,7 +26,7 @@ async def run(ctx: Context) -> None:
     followed = await follower.load()
     tenants.check(ctx.settings.keyring)
     credits = Credits(ctx)
-    handler = IngestHandler(ctx, Tenants(tenants.named, tenants.secret), credits, partitions)
+    handler = IngestHandler(ctx, Tenants(tenants.named, tenants.secrets), credits, partitions)
     places = [
         Place(topic, p)
         for topic in topics.REQUESTS.values()

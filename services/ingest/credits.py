@@ -1,17 +1,19 @@
-"""Takes credits: from the ledger, or by the scheduler's live counts when the ledger is away."""
+"""Takes credits and charges quotas: in the ledger, or by the scheduler's live counts when the ledger is away."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from llmos.infra.ledger.port import Hold, LaneUse, LedgerAway, Limit, Limits
+from llmos.infra.ledger.port import Held, Hold, LaneUse, LedgerAway, Limit, Limits, TenantUse
+from llmos.infra.ledger.quotas import Spent, spent_at
 from llmos.infra.log.port import Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings.tree import Ingest
-from llmos.pipelines.admission.credits import grant, may_resume
+from llmos.pipelines.admission.credits import may_resume
+from llmos.pipelines.admission.quotas import admit, spend
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.errors import RecordError
 from llmos.schemas.job import Lane
 from llmos.schemas.telemetry import TELEMETRY, LiveCounts
@@ -42,8 +44,9 @@ class Credits:
         self._ctx = ctx
         self._limits = limits_of(ctx.settings.ingest)
         self._counts: LiveCounts | None = None
-        self._recent: deque[tuple[float, Hold]] = deque()
-        """What this instance admitted lately, for the time without a ledger."""
+        self._recent: dict[str, tuple[float, Hold]] = {}
+        """By id, the oldest first. What this instance admitted lately, for the time without a ledger; so is the next."""
+        self._spent: dict[str, Spent] = {}
         self._degraded = False
 
     def note_telemetry(self, record: Record) -> None:
@@ -56,44 +59,59 @@ class Credits:
         if isinstance(message, LiveCounts):
             self._counts = message
 
-    async def take(self, holds: Sequence[Hold]) -> int:
-        """Takes credits in order until one does not fit; gives how many were taken."""
+    async def take(self, holds: Sequence[Hold], quotas: Mapping[str, Quotas]) -> list[Held]:
+        """Takes credits in order until one does not fit; one outcome per hold until then, refusals included.
+
+        `quotas`: of those tenants that have any.
+        """
         if not holds:
-            return 0
+            return []
+        settings, now = self._ctx.settings.ingest, self._ctx.clock.now()
+        self._spent = spend(self._spent, [], quotas, now)
         try:
-            count = await self._ctx.ledger.hold(holds, self._limits, self._ctx.settings.ingest.hold_seconds)
+            outcomes = await self._ctx.ledger.hold(holds, self._limits, settings.hold_seconds, quotas)
             self._say(degraded=False)
         except LedgerAway as away:
             self._say(degraded=True, problem=str(away))
-            count = grant(self._use_without_ledger(), holds, self._limits).taken
-        now = self._ctx.clock.now()
-        self._recent.extend((now, hold) for hold in holds[:count])
+            lanes, tenants = self._use_without_ledger(now)
+            outcomes = admit(lanes, tenants, holds, self._limits, quotas).outcomes
+        held = [(hold, outcome) for hold, outcome in zip(holds, outcomes, strict=False) if isinstance(outcome, str)]
+        for hold, _ in held:
+            self._recent.pop(hold.id, None)
+            self._recent[hold.id] = now, hold
+        self._spent = spend(self._spent, [hold for hold, outcome in held if outcome == "taken"], quotas, now)
         self._forget(now)
-        return count
+        return outcomes
 
     async def may_resume(self, lanes: set[Lane]) -> bool:
         """Whether one of these paused lanes has enough free credits again."""
         try:
             use = await self._ctx.ledger.use()
         except LedgerAway:
-            use = self._use_without_ledger()
+            use, _ = self._use_without_ledger(self._ctx.clock.now())
         fraction = self._ctx.settings.ingest.resume_fraction
         return any(may_resume(use, lane, self._limits, fraction) for lane in lanes)
 
-    def _use_without_ledger(self) -> dict[Lane, LaneUse]:
-        self._forget(self._ctx.clock.now())
-        use: dict[Lane, LaneUse] = {}
+    def _use_without_ledger(self, now: float) -> tuple[dict[Lane, LaneUse], dict[str, TenantUse]]:
+        self._forget(now)
+        lanes: dict[Lane, LaneUse] = {}
+        tenants: dict[str, TenantUse] = {}
         if self._counts is not None:
-            use = {lane: LaneUse(jobs, size) for lane, (jobs, size) in self._counts.lanes.items()}
-        for _, hold in self._recent:
-            own = use.get(hold.lane, LaneUse(0, 0))
-            use[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
-        return use
+            lanes = {lane: LaneUse(jobs, size) for lane, (jobs, size) in self._counts.lanes.items()}
+            tenants = {name: TenantUse(jobs, size) for name, (jobs, size) in self._counts.tenants.items()}
+        for _, hold in self._recent.values():
+            own = lanes.get(hold.lane, LaneUse(0, 0))
+            lanes[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+            theirs = tenants.get(hold.tenant, TenantUse())
+            tenants[hold.tenant] = theirs._replace(jobs=theirs.jobs + 1, bytes=theirs.bytes + hold.size)
+        for name, spent in self._spent.items():
+            tenants[name] = tenants.get(name, TenantUse())._replace(requests=spent_at(spent, now).requests)
+        return lanes, tenants
 
     def _forget(self, now: float) -> None:
         since = self._counts.at - OVERLAP_SECONDS if self._counts else now - self._ctx.settings.ingest.hold_seconds
-        while self._recent and self._recent[0][0] < since:
-            self._recent.popleft()
+        while self._recent and self._recent[oldest := next(iter(self._recent))][0] < since:
+            del self._recent[oldest]
 
     def _say(self, *, degraded: bool, problem: str = "") -> None:
         if degraded != self._degraded:

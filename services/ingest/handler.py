@@ -1,28 +1,44 @@
-"""Settles records of the requests topics: admitted, refused or dead; stops where the lane's credits end."""
+"""Settles records of the requests topics: admitted, refused or dead; stops where the lane's credits end.
+
+Before anything is charged a record is read, proved, found fresh, allowed and whole (`reading`), and taken for the first time
+(`nonces`). Then its tenant's quota is asked, then the lane's credits, both in one step (`credits`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import structlog
 
-from llmos.infra.ledger.port import Hold
+from llmos.infra.ledger.port import Hold, OverQuota
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Settlement
 from llmos.infra.stages.origins import Origins
+from llmos.infra.stages.replays import replay_of
+from llmos.infra.telemetry.faults import fault_of
+from llmos.infra.telemetry.metrics import REFUSALS, counter
+from llmos.pipelines.admission.quotas import refusal
 from llmos.schemas import topics
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import encode
-from llmos.schemas.errors import RecordError
+from llmos.schemas.catalog import Quotas
+from llmos.schemas.dead import origin_key
+from llmos.schemas.errors import Ambiguous, OperatorError, RecordError, Replayed
 from llmos.schemas.ids import partition_of
+from llmos.schemas.job import Origin, error_info
 from llmos.schemas.topics import lane_of
+from llmos.services.ingest.authenticating import Tenants
 from llmos.services.ingest.credits import Credits
-from llmos.services.ingest.reading import Rules, Tenants, read_request
+from llmos.services.ingest.nonces import Nonces
+from llmos.services.ingest.reading import Reading, Rules, read_request
 
 log = structlog.get_logger()
+
+Message = Admitted | Refusal | RecordError
 
 
 class IngestHandler:
@@ -32,52 +48,99 @@ class IngestHandler:
         self._ctx = ctx
         self._tenants = tenants
         self._credits = credits
+        self._nonces = Nonces(ctx)
         self._partitions = partitions
-        self._rules = Rules(ctx.settings.ingest.clock_skew_seconds, ctx.settings.verify.reply_prefixes)
+        settings = ctx.settings
+        self._rules = Rules(
+            clock_skew_seconds=settings.ingest.clock_skew_seconds,
+            reply_prefixes=settings.verify.reply_prefixes,
+            freshness_seconds=settings.ingest.freshness_seconds,
+            replay_of=lambda record: replay_of(ctx.keyring, record),
+        )
 
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """One settlement per record, as far as the credits of the place's lane reach."""
         now = self._ctx.clock.now()
-        messages = [self._read(record, now) for record in records]
-        granted = await self._grant(messages)
-        settled: list[Settlement] = []
-        for record, message in zip(records[:granted], messages, strict=False):
-            settled.append(self._settlement(record, message, now))
-        return settled
+        read = [self._read(record, now) for record in records]
+        messages = await self._charged(await self._taken_once(records, read, now))
+        return [
+            self._settlement(record, message, now)
+            for record, message in zip(records[: len(messages)], messages, strict=True)
+        ]
 
     async def may_resume(self, places: Sequence[Place]) -> bool:
         """Whether one of the lanes of these paused places has credits again."""
         return await self._credits.may_resume({lane_of(place.topic) for place in places})
 
-    def _read(self, record: Record, now: float) -> Admitted | Refusal | RecordError:
+    def _read(self, record: Record, now: float) -> Reading | RecordError:
         try:
             return read_request(record, self._tenants, now, self._rules)
         except RecordError as problem:
             return problem
-        except MemoryError:
-            raise  # it passes: the next life has room again
-        except Exception as problem:
+        except (MemoryError, OperatorError, Ambiguous):
+            raise  # the first passes: the next life has room again; the others are nothing about this record
+        except Exception as problem:  # noqa: BLE001  told without its text, which may quote the payload
             # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
-            log.exception("record_unexpected", topic=record.place.topic, offset=record.offset)
-            return RecordError(problem=f"llmos itself failed on it ({type(problem).__name__}: {problem})"[:500])
+            fault = fault_of(problem)
+            log.error(
+                "record_unexpected",
+                topic=record.place.topic,
+                offset=record.offset,
+                problem=fault.problem,
+                frames=fault.frames,
+            )
+            return RecordError(problem=f"llmos itself failed on it ({fault.problem})"[:500])
 
-    async def _grant(self, messages: Sequence[Admitted | Refusal | RecordError]) -> int:
-        """How many messages from the front may go: all before the first submission without a credit."""
-        wanting = [i for i, message in enumerate(messages) if isinstance(message, Admitted)]
-        holds = [_hold(message) for message in messages if isinstance(message, Admitted)]
-        count = await self._credits.take(holds)
-        return len(messages) if count == len(holds) else wanting[count]
+    async def _taken_once(
+        self, records: Sequence[Record], read: Sequence[Reading | RecordError], now: float
+    ) -> list[Message]:
+        """What was read, of which that is dead that was taken before, from another place of the log."""
+        messages = [reading.message if isinstance(reading, Reading) else reading for reading in read]
+        asked = [i for i, reading in enumerate(read) if isinstance(reading, Reading) and reading.once]
+        names = [(reading.once, _origin(records[i])) for i in asked if isinstance(reading := read[i], Reading)]
+        lag = max((now - records[i].timestamp for i in asked), default=0.0)
+        for i, first in zip(asked, await self._nonces.seen(names, lag), strict=True):
+            if first is not None:
+                messages[i] = Replayed(first=first)
+        return messages
 
-    def _settlement(self, record: Record, message: Admitted | Refusal | RecordError, now: float) -> Settlement:
+    async def _charged(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages from the front that may go: all before the first submission without a credit, of which those that
+        are beyond their tenant's quota are refusals now."""
+        wanting = [(i, message) for i, message in enumerate(messages) if isinstance(message, Admitted)]
+        holds = [_hold(message) for _, message in wanting]
+        quotas = self._quotas({hold.tenant for hold in holds})
+        outcomes = await self._credits.take(holds, quotas)
+        end = wanting[len(outcomes)][0] if len(outcomes) < len(wanting) else len(messages)
+        charged = list(messages[:end])
+        for (i, message), hold, outcome in zip(wanting, holds, outcomes, strict=False):
+            if isinstance(outcome, OverQuota):
+                error = error_info(refusal(hold, outcome, quotas[hold.tenant]))
+                head = msgspec.structs.replace(message.head, reply_key=b"")
+                charged[i] = Refusal(head=head, error=error, stage="ingest")
+        return charged
+
+    def _quotas(self, names: set[str]) -> dict[str, Quotas]:
+        """Of those tenants that have any."""
+        found = {name: tenant.quotas for name in names if (tenant := self._tenants.named(name)) is not None}
+        return {name: quotas for name, quotas in found.items() if quotas != Quotas()}
+
+    def _settlement(self, record: Record, message: Message, now: float) -> Settlement:
         seconds = self._ctx.clock.now() - now
         if isinstance(message, RecordError):
             note("ingest", "dead", seconds=seconds, code=message.code)
             return DeadLettered(dead_letter(self._ctx, record, message))
-        head = message.head
-        outcome = "admitted" if isinstance(message, Admitted) else "refused"
-        note("ingest", outcome, job=head.job_id, tenant=head.tenant, seconds=seconds)
+        head, outcome, code = message.head, "admitted", ""
+        if isinstance(message, Refusal):
+            outcome, code = "refused", message.error.code
+            counter(REFUSALS, "ingest", code).inc()
+        note("ingest", outcome, job=head.job_id, tenant=head.tenant, seconds=seconds, code=code)
         target = Place(topics.ADMITTED, partition_of(head.job_id, self._partitions))
         return Emitted(target, Out(head.job_id, encode(message)))
+
+
+def _origin(record: Record) -> str:
+    return origin_key(Origin(*record.place, record.offset)).decode()
 
 
 def _hold(message: Admitted) -> Hold:

@@ -1,8 +1,9 @@
 """Ends a worker that the scheduler has given up and that does not end by itself; never a later life of its device.
 
 A worker that meets its own `Fence` ends. One that is frozen, or whose loop hangs, does not: its node kills it then. A
-fence names a life by its incarnation and process id. Process ids come again, in a container that was started anew often
-the very same, so the claim that the incarnation stands for must have been made since this process was spawned.
+fence is the scheduler's, under the key `control`, and names a life by its incarnation and process id. Process ids come
+again, in a container that was started anew often the very same, so the claim that the incarnation stands for must have been
+made since this process was spawned.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from llmos.infra.embedded.child import Child
 from llmos.infra.log.port import Place, Record
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.control_macs import by_scheduler, is_fresh, refused
 from llmos.infra.stages.follower import follow_from_end
 from llmos.schemas import topics
 from llmos.schemas.control import CONTROL, Fence
@@ -73,6 +75,12 @@ class Fencing:
             return
         life = self._lives.get(message.device)
         if life is not None and life.child.pid == message.pid and life.child not in self._ending:
+            if not by_scheduler(self._ctx.keyring, message):
+                refused("node", message, "forged", offset=record.offset)
+                return
+            if not is_fresh(message, record.timestamp):
+                refused("node", message, "stale", offset=record.offset)
+                return
             self._ending.add(life.child)
             self._fences.put_nowait((message, life))
 

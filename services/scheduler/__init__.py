@@ -9,8 +9,10 @@ A record's way: `handler` (what came) → `desk` (what it means for devices) on 
 - `bindings`, `cancels`: repeated keys and remembered cancels, within the window.
 - `deaths`: deaths per task, kept in `epochs`. `fences`: lives of devices that were given up. `drains`: devices that take
   no more work.
+- `authority`: whose word a message on `control` is, and what that one may have.
 - `commands`: what an operator's command about a model comes to. `operators`: takes them in their order.
 - `views`: snapshots for the decision; reports and answers to queries for people.
+- `tenant_views`: what of them a tenant is shown.
 - `telling`, `refusing`, `recording`: what waiting jobs are told, what can never be done, the record of each decision.
 - `measuring`: reports as metrics.
 - `effects`: what a turn sends.

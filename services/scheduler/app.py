@@ -55,8 +55,8 @@ async def run(ctx: Context) -> None:
     epochs_from = await _read_epochs(ctx, desk)
     tables = await Follower(ctx, [tenants.table, catalog]).load()
     tenants.check(ctx.settings.keyring)
-    turn = Turn(desk, catalog.rows)
-    replies = Replies(ctx, desk, turn, catalog)
+    turn = Turn(desk, catalog.rows, lambda: tenants.weights)
+    replies = Replies(ctx, desk, turn, catalog, tenants)
     handler = SchedulerHandler(ctx, desk, turn, tenants, catalog, replies)
     stage = Derived(ctx, GROUP, partitions, handler)
     window = ctx.settings.scheduler.idempotency_window_seconds

@@ -33,11 +33,16 @@ class Bindings:
         self._closed: OrderedDict[bytes, Binding] = OrderedDict()
         """In the order of closing."""
 
-    def meet(self, job_id: bytes, s: int, origin: Origin, digest: bytes, appended_at: float) -> Meeting | None:
-        """What an accepted submission meets: an earlier job under its key, or nothing, and then it binds the key."""
+    def meet(
+        self, job_id: bytes, s: int, origin: Origin, digest: bytes, appended_at: float, other: bytes = b""
+    ) -> Meeting | None:
+        """What an accepted submission meets: an earlier job under its key, or nothing, and then it binds the key.
+
+        `other`: its digest under the tenant's other secret, where two hold; the earlier one may have been made with that.
+        """
         bound = self._open.get(job_id) or self._closed.get(job_id)
         if bound is not None and bound.s < s and self._holds(bound, appended_at):
-            return ("pointer" if bound.digest == digest else "conflict", bound)
+            return ("pointer" if bound.digest in (digest, other or digest) else "conflict", bound)
         if bound is None or bound.s < s:
             self._closed.pop(job_id, None)
             self._open[job_id] = Binding(s, origin, digest)

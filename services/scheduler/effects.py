@@ -6,12 +6,13 @@ from typing import Any
 
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages.control_macs import as_scheduler
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.reply_topics import ReplyEvents
 from llmos.infra.stages.sending import Outbox
 from llmos.schemas import topics
 from llmos.schemas.base import Message, encode
-from llmos.schemas.control import CancelTask
+from llmos.schemas.control import CancelTask, Drain, Orders
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import ErrorInfo, Item, Origin, Task, error_info
 from llmos.schemas.partials import Outcome, Verdict, VerdictKind
@@ -113,9 +114,9 @@ class Effects:
         """Workers stop what they do for this submission."""
         self.control(f"{partition}:{s}", CancelTask(partition=partition, s=s))
 
-    def control(self, key: str, message: Message) -> None:
-        """A word to workers and nodes."""
-        self.put(Place(topics.CONTROL, 0), key, message)
+    def control(self, key: str, message: Orders | Drain) -> None:
+        """A word to workers and nodes, or to the next scheduler, under the key `control`."""
+        self.put(Place(topics.CONTROL, 0), key, as_scheduler(self._ctx.keyring, message))
 
     def catalog(self, key: bytes, message: Message | None) -> Out:
         """A row of `catalog`, None to take it away; gives the record."""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import structlog
 
-from llmos.infra.crypto.macs import check_mac
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
@@ -18,14 +17,15 @@ from llmos.infra.stages.sending import send
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.control import CONTROL, Cancel, Drain, Fence, ModelCommand, Query, signed_control
+from llmos.schemas.control import CONTROL, Cancel, Drain, Fence, ModelCommand, Query, Reply
 from llmos.schemas.epochs import EPOCHS, Term
-from llmos.schemas.errors import Fenced, RecordError
-from llmos.schemas.job import Origin
+from llmos.schemas.errors import Fenced, OperatorOnly, RecordError
+from llmos.schemas.job import Origin, error_info
 from llmos.schemas.partials import LowWatermark
 from llmos.schemas.results import USAGE, Receipt
 from llmos.schemas.sealed import SEALED
 from llmos.schemas.telemetry import TELEMETRY, Heartbeat, LiveCounts, TaskFailed, TasksDone, WorkerDied
+from llmos.services.scheduler.authority import Authority
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import SOURCE
 from llmos.services.scheduler.measuring import measure
@@ -50,6 +50,7 @@ class SchedulerHandler:
         self._catalog = catalog
         self._replies = replies
         self._operators = Operators(desk, catalog)
+        self._authority = Authority(ctx, tenants)
         self._decoded: dict[tuple[int, int], object] = {}
         self._dead: list[Out] = []
         self._reported_at = 0.0
@@ -119,46 +120,53 @@ class SchedulerHandler:
     def _control(self, record: Record) -> None:
         message = CONTROL.decode(record.value)
         if isinstance(message, Query):
-            if self._waited_for(record) and self._authentic(message):
-                self._replies.ask(message)
+            if self._waited_for(record):
+                self._query(message, record)
         elif isinstance(message, ModelCommand | Drain) and self._waited_for(record):
-            self._operators.take(message)
+            if self._authority.of_operator(message, record):
+                self._operators.take(message)
+            elif message.reply_to is not None and message.id:
+                what = message.what if isinstance(message, ModelCommand) else "drain"
+                self._replies.tell(message.reply_to, _operator_only(message.id, f"the command {what!r}"))
         else:
             self._lasting(message, record)
+
+    def _query(self, query: Query, record: Record) -> None:
+        if query.tenant is None:
+            if self._authority.of_operator(query, record):
+                self._replies.ask(query)
+            else:
+                self._replies.tell(query.reply_to, _operator_only(query.id, f"{query.what!r} without naming a tenant"))
+        elif self._authority.of_tenant(query, record.timestamp) and self._authority.may_reply(query):
+            self._replies.ask(query)
 
     def restored_control(self, record: Record) -> None:
         """A record of `control` of before the start: what lasts is taken in, and commands that came while no scheduler
         was there; queries are asked again by who asked them."""
         message = CONTROL.decode(record.value)
         self._lasting(message, record)
-        if isinstance(message, ModelCommand) and self._waited_for(record):
-            self._operators.take(message)
+        if isinstance(message, ModelCommand) and self._authority.of_operator(message, record):
+            if self._waited_for(record):
+                self._operators.take(message)
+            else:
+                self._operators.past(message)
 
     def _lasting(self, message: object, record: Record) -> None:
         if isinstance(message, Cancel):
-            if self._authentic(message):
+            if self._authority.of_tenant(message, record.timestamp):
                 self._desk.cancel(message, record.timestamp)
         elif isinstance(message, Fence):
-            self._desk.fences.restore(message)
-        elif isinstance(message, Drain):
+            if self._authority.of_scheduler(message, record):
+                self._desk.fences.restore(message)
+        elif (
+            isinstance(message, Drain)
+            and self._authority.of_operator(message, record)
+            and self._operators.past(message)
+        ):
             self._desk.drain(message, restored=True)
 
     def _waited_for(self, record: Record) -> bool:
         return self._ctx.clock.now() - record.timestamp < self._replies.STALE_SECONDS
-
-    def _authentic(self, message: Cancel | Query) -> bool:
-        if message.tenant is None:
-            return True
-        tenant = self._tenants.named(message.tenant)
-        if tenant is None:
-            log.warning("control_unknown_tenant", tenant=message.tenant)
-            return False
-        if not message.mac and tenant.mac == "optional":
-            return True
-        if not check_mac(self._tenants.secret(tenant), signed_control(message), message.mac):
-            log.warning("control_forged", tenant=message.tenant)
-            return False
-        return True
 
     def _epochs(self, record: Record) -> None:
         if (
@@ -215,3 +223,7 @@ class SchedulerHandler:
 def sweep_deaths(desk: Desk, stage: Derived) -> None:
     """Drops the death counts of jobs that were answered while no scheduler looked."""
     desk.deaths.sweep({(p, s) for p, s in desk.deaths.names() if stage.watermark(p).answered(s)})
+
+
+def _operator_only(id_: str, what: str) -> Reply:
+    return Reply(id=id_, error=error_info(OperatorOnly(what=what)))

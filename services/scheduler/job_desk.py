@@ -74,7 +74,7 @@ class JobDesk:
             self.end(job, "refused", None, message)
             return
         self.jobs.add(job, message.parts)
-        meeting = self.bindings.meet(head.job_id, s, head.origin, head.content_digest, appended_at)
+        meeting = self.bindings.meet(head.job_id, s, head.origin, head.content_digest, appended_at, head.other_digest)
         if meeting is not None:
             kind, bound = meeting
             if kind == "pointer":

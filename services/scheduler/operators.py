@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +19,8 @@ from llmos.services.scheduler.desk import Desk
 
 log = structlog.get_logger()
 
+REMEMBERED = 10_000
+"""Commands of which the replies are remembered at most."""
 WAITING = 1000
 """Commands that may wait for the fleet to be known; more are dropped, and their senders send again."""
 
@@ -30,10 +32,22 @@ class Operators:
         self._desk = desk
         self._catalog = catalog
         self._waiting: deque[ModelCommand | Drain] = deque(maxlen=WAITING)
+        self._taken: OrderedDict[bytes, Reply | None] = OrderedDict()
+        """By the MAC, which no two commands share: what was replied, once it was."""
 
     def take(self, command: ModelCommand | Drain) -> None:
-        """A command was read."""
-        self._waiting.append(command)
+        """A command was read. One that was carried out before is not carried out again: its reply goes out once more."""
+        if self.past(command) or self._taken[command.mac] is not None:
+            self._waiting.append(command)
+
+    def past(self, command: ModelCommand | Drain) -> bool:
+        """Notes a command as one that was read; whether it is the first time."""
+        if command.mac in self._taken:
+            return False
+        self._taken[command.mac] = None
+        while len(self._taken) > REMEMBERED:
+            self._taken.popitem(last=False)
+        return True
 
     def carry_out(self, now: float) -> list[tuple[str, Reply]]:
         """Does what was asked for; gives the replies, by topic, which may go out once the turn's effects are sent.
@@ -43,18 +57,22 @@ class Operators:
         replies: list[tuple[str, Reply]] = []
         while self._waiting and now >= self._desk.settled_at:
             command = self._waiting.popleft()
-            what = command.what if isinstance(command, ModelCommand) else "drain"
-            try:
-                body = self._model(command, now) if isinstance(command, ModelCommand) else self._drain(command)
-                reply = Reply(id=command.id or what, body=msgspec.Raw(msgspec.msgpack.encode(body)))
-            except LlmosError as problem:
-                log.warning("command_refused", what=what, id=command.id, error=str(problem))
-                reply = Reply(id=command.id or what, error=error_info(problem))
-            else:
-                log.info("command_carried_out", what=what, id=command.id, device=command.device)
+            reply = self._taken.get(command.mac)
+            if reply is None:
+                reply = self._taken[command.mac] = self._carry_out(command, now)
             if command.reply_to is not None and command.id:
                 replies.append((command.reply_to, reply))
         return replies
+
+    def _carry_out(self, command: ModelCommand | Drain, now: float) -> Reply:
+        what = command.what if isinstance(command, ModelCommand) else "drain"
+        try:
+            body = self._model(command, now) if isinstance(command, ModelCommand) else self._drain(command)
+        except LlmosError as problem:
+            log.warning("command_refused", what=what, id=command.id, error=str(problem))
+            return Reply(id=command.id or what, error=error_info(problem))
+        log.info("command_carried_out", what=what, id=command.id, device=command.device)
+        return Reply(id=command.id or what, body=msgspec.Raw(msgspec.msgpack.encode(body)))
 
     def _drain(self, command: Drain) -> dict[str, Any]:
         # One without an id is the scheduler's own word, or that of somebody who does not wait to hear of a mistake.

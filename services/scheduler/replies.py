@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -13,12 +12,15 @@ import structlog
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.follower import Table
+from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas.base import encode
+from llmos.schemas.catalog import Tenant
 from llmos.schemas.control import Query, Reply
-from llmos.schemas.errors import InvalidRequest, LlmosError, TooLarge
+from llmos.schemas.errors import InvalidRequest, LlmosError, NoSuchTenant, TooLarge
 from llmos.schemas.job import error_info
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.jobs import LiveJob
+from llmos.services.scheduler.tenant_views import own_report, usable_rows
 from llmos.services.scheduler.turn import Turn
 from llmos.services.scheduler.views import SHOWN_JOBS, jobs_view, model_view, scheduler_report
 
@@ -34,11 +36,12 @@ class Replies:
     REPLY_BYTES = 900_000
     """What a topic with the default limits of any cluster takes."""
 
-    def __init__(self, ctx: Context, desk: Desk, turn: Turn, catalog: Table) -> None:
+    def __init__(self, ctx: Context, desk: Desk, turn: Turn, catalog: Table, tenants: TenantTable) -> None:
         self._ctx = ctx
         self._desk = desk
         self._turn = turn
         self._catalog = catalog
+        self._tenants = tenants
         self._queue: asyncio.Queue[tuple[str, Query | Reply]] = asyncio.Queue(self.WAITING)
         """By topic of the reply."""
 
@@ -81,28 +84,33 @@ class Replies:
     def _reply(self, query: Query) -> bytes:
         if query.what in ("job", "explain") and query.job_id is None:
             return _problem(query, InvalidRequest(where="job_id", problem="a query for a job names it"))
-        body = msgspec.msgpack.encode(self._body(query))
+        tenant = self._tenants.named(query.tenant) if query.tenant is not None else None
+        if query.tenant is not None and tenant is None:
+            return _problem(query, NoSuchTenant(tenant=query.tenant))  # it was erased since it asked
+        body = msgspec.msgpack.encode(self._body(query, tenant))
         if len(body) > self.REPLY_BYTES:
             return _problem(query, TooLarge(what="the reply", size=len(body), limit=self.REPLY_BYTES))
         return encode(Reply(id=query.id, body=msgspec.Raw(body)))
 
-    def _body(self, query: Query) -> Any:
-        desk, held = self._desk, self._turn.held
+    def _body(self, query: Query, tenant: Tenant | None) -> Any:
+        """What is replied: to a tenant of its own, to an operator (None) of all."""
+        desk, rows = self._desk, self._catalog.rows
         if query.what == "models":
-            return model_view(self._catalog.rows, desk.fleet)
+            return model_view(usable_rows(rows, tenant) if tenant else rows, desk.fleet)
         if query.what in ("job", "explain"):
-            jobs = _visible(query, desk.jobs.with_id(query.job_id or b""))
-            return {"job_id": (query.job_id or b"").hex(), "submissions": jobs_view(list(jobs), self._turn.explain)}
+            found = desk.jobs.with_id(query.job_id or b"")
+            jobs = [job for job in found if _is_of(job, tenant)]
+            return {"job_id": (query.job_id or b"").hex(), "submissions": jobs_view(jobs, self._turn.explain)}
+        own = (job for job in desk.jobs.live.values() if _is_of(job, tenant))
         if query.what == "jobs":
-            jobs = _visible(query, desk.jobs.live.values())
-            shown = list(islice(jobs, SHOWN_JOBS))
+            shown = list(islice(own, SHOWN_JOBS))
             return {"jobs": jobs_view(shown, self._turn.explain, with_parts=False)}
-        return scheduler_report(desk, held, self._ctx.clock.now())
+        report = scheduler_report(desk, self._turn.held, self._ctx.clock.now())
+        return own_report(report, list(own), self._turn.held, rows, tenant) if tenant else report
 
 
-def _visible(query: Query, jobs: Iterable[LiveJob]) -> Iterable[LiveJob]:
-    """A tenant sees its own jobs only; an operator, who names none, all."""
-    return (job for job in jobs if query.tenant in (None, job.head.tenant))
+def _is_of(job: LiveJob, tenant: Tenant | None) -> bool:
+    return tenant is None or job.head.tenant == tenant.name
 
 
 def _problem(query: Query, error: LlmosError) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmos.pipelines.scheduling.decide import decide
@@ -26,9 +26,13 @@ STANDSTILL_SECONDS = 2.0
 class Turn:
     """Takes turns over the desk."""
 
-    def __init__(self, desk: Desk, models: Mapping[str, Any]) -> None:
+    def __init__(
+        self, desk: Desk, models: Mapping[str, Any], weights: Callable[[], Mapping[str, float]] = dict[str, float]
+    ) -> None:
+        """`weights` gives those of the tenants as they are now; one that is missing has 1."""
         self._desk = desk
         self._models = models
+        self._weights = weights
         self._carried = Carried()
         self._looked_at = 0.0
         self._refusing = Refusing(desk, models)
@@ -66,7 +70,7 @@ class Turn:
             return None
         if self._explanations is None:
             # As things are once the last decision is carried out.
-            snapshot = snapshot_of(self._desk, self._models, self._carried, self._at)
+            snapshot = snapshot_of(self._desk, self._models, self._carried, self._at, self._weights())
             self._explanations = Explanations(snapshot, self.held, self._at)
         return self._explanations.of(task.group, task.key)
 
@@ -74,7 +78,7 @@ class Turn:
         if not self._desk.jobs.anybody_waits:
             # Most turns bring receipts and heartbeats only: looking at all devices for nobody is half their cost.
             return Decision([], [], None, self._carried)
-        snapshot = snapshot_of(self._desk, self._models, self._carried, now)
+        snapshot = snapshot_of(self._desk, self._models, self._carried, now, self._weights())
         decision = decide(snapshot, now)
         self._recording.saw(snapshot, decision, now)
         return decision

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from llmos.infra.settings.tree import Scheduler
 from llmos.pipelines.scheduling.decision import Held
@@ -20,11 +21,14 @@ from llmos.services.scheduler.fleet import Device
 from llmos.services.scheduler.jobs import LiveJob, LiveTask
 
 SHOWN_JOBS = 100
+NO_WEIGHTS: Final[Mapping[str, float]] = MappingProxyType({})
 KV_TOKENS = 256
 """A model needs room for the keys and values of so many tokens at least, beside its weights."""
 
 
-def snapshot_of(desk: Desk, models: Mapping[str, Any], carried: Carried, now: float) -> Snapshot:
+def snapshot_of(
+    desk: Desk, models: Mapping[str, Any], carried: Carried, now: float, weights: Mapping[str, float] = NO_WEIGHTS
+) -> Snapshot:
     """What the decision sees. The lists of waiting tasks are the desk's own: they must not change while it decides."""
     waiting = []
     for group, keys in desk.jobs.waiting():
@@ -33,7 +37,8 @@ def snapshot_of(desk: Desk, models: Mapping[str, Any], carried: Carried, now: fl
             waiting.append(Waiting(group, keys, model.weight_bytes, len(keys), need_bytes_of(model)))
         else:
             waiting.append(Waiting(group, keys, 0, len(keys)))
-    return Snapshot(waiting, desk.fleet.views(now), rules_of(desk.settings), carried)
+    rules = rules_of(desk.settings)
+    return Snapshot(waiting, desk.fleet.views(now), rules._replace(weights=weights) if weights else rules, carried)
 
 
 def need_bytes_of(model: Model) -> int:
@@ -96,11 +101,12 @@ def scheduler_report(desk: Desk, held: Sequence[Held], now: float) -> SchedulerR
 
 
 def model_view(rows: Mapping[str, Any], fleet: Iterable[Device] = ()) -> dict[str, Any]:
-    """The catalog, and what is resident where."""
+    """These rows of the catalog, and where their models are resident."""
+    known = {row.identity for row in rows.values() if isinstance(row, Model)}
     resident: dict[str, list[str]] = {}
     for device in fleet:
         for entry in device.last.residents:
-            if entry.state == "resident":
+            if entry.state == "resident" and entry.model in known:
                 resident.setdefault(entry.model, []).append(device.name)
     return {
         "models": [row for row in rows.values() if isinstance(row, Model)],

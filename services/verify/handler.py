@@ -9,22 +9,30 @@ import msgspec
 import structlog
 
 from llmos.infra.crypto.channels import digest_key
+from llmos.infra.crypto.secrets import fingerprint
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated, Settlement
 from llmos.infra.stages.origins import Origins
+from llmos.infra.stages.rereading import read_again
 from llmos.infra.stages.tenants import TenantTable
+from llmos.infra.telemetry.faults import fault_of
+from llmos.infra.telemetry.metrics import WITHOUT_TENANT_KEY
 from llmos.pipelines.kinds.parts import seal_job
 from llmos.schemas import topics
 from llmos.schemas.admitted import ADMITTED, Admitted, Refusal
 from llmos.schemas.base import encode
+from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import (
+    Ambiguous,
     EnvelopeRejected,
     LlmosError,
     ModelGone,
     ModelUnavailable,
+    OperatorError,
+    PayloadDamaged,
     RecordError,
     RefusedError,
     Unexpected,
@@ -35,6 +43,8 @@ from llmos.services.verify.checking import Directory, check
 
 log = structlog.get_logger()
 
+REREAD_EVERY_SECONDS = 0.1
+"""Damaged payloads that come in quicker succession are not looked at again: their clients are told to send them anew."""
 THREAD_BYTES = 16 * 1024
 """Payloads above this are checked in a thread: counting the tokens of a megabyte would hold up the loop."""
 
@@ -46,6 +56,9 @@ class VerifyHandler:
         self._ctx = ctx
         self._tenants = tenants
         self._models = models
+        self._reread_at = -REREAD_EVERY_SECONDS
+        self._keyless: set[str] = set()
+        """Tenants without a key of their own that were told of."""
 
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """One settlement per record."""
@@ -68,40 +81,87 @@ class VerifyHandler:
             return Repeated()
         outcome, value = "refused", record.value or b""
         if isinstance(message, Admitted):
-            outcome, value = await self._seal(message)
+            outcome, value = await self._seal(message, record)
         note("verify", outcome, job=head.job_id, tenant=head.tenant, seconds=self._ctx.clock.now() - began)
         return Emitted(Place(topics.SEALED, place.partition), Out(head.job_id, value))
 
-    async def _seal(self, message: Admitted) -> tuple[str, bytes]:
+    async def _seal(self, message: Admitted, record: Record) -> tuple[str, bytes]:
         try:
-            if len(message.payload) > THREAD_BYTES:
-                return "sealed", await asyncio.to_thread(self._sealed, message)
-            return "sealed", self._sealed(message)
+            return "sealed", await self._sealed_or_read_again(message, record)
         except (RefusedError, ModelGone, ModelUnavailable, UnknownTenant, EnvelopeRejected) as problem:
             return "refused", encode(_refusal(message, problem))
-        except MemoryError:
-            raise  # it passes: the next life has room again
-        except Exception as problem:
+        except (MemoryError, OperatorError, Ambiguous):
+            raise  # the first passes: the next life has room again; the others are nothing about this record
+        except Exception as problem:  # noqa: BLE001  told without its text, which may quote the payload
             # A fault of ours on one record must not end the process again and again, with everything behind it waiting.
-            log.exception("record_unexpected", job=message.head.job_id.hex())
-            error = Unexpected(problem=f"{type(problem).__name__}: {problem}"[:500])
-            return "refused", encode(_refusal(message, error))
+            fault = fault_of(problem)
+            log.error("record_unexpected", job=message.head.job_id.hex(), problem=fault.problem, frames=fault.frames)
+            return "refused", encode(_refusal(message, Unexpected(problem=fault.problem[:500])))
+
+    async def _sealed_or_read_again(self, message: Admitted, record: Record) -> bytes:
+        """A damaged payload is looked at once more where it lies; one that does not open is not: it was forged."""
+        try:
+            return await self._sealed_beside(message)
+        except PayloadDamaged:
+            again = await self._read_again(record)
+            if again is None or again.head != message.head:
+                raise
+            return await self._sealed_beside(again)
+
+    async def _read_again(self, record: Record) -> Admitted | None:
+        """The message where it lies in the log. Not for every one of many: each costs a reader, and a client that makes
+        wrong checksums on purpose must not hold up the others."""
+        now = self._ctx.clock.now()
+        if abs(now - self._reread_at) < REREAD_EVERY_SECONDS:
+            return None
+        self._reread_at = now
+        found = await read_again(self._ctx.log, record)
+        try:
+            message = None if found is None else ADMITTED.decode(found.value)
+        except RecordError:
+            return None
+        return message if isinstance(message, Admitted) else None
+
+    async def _sealed_beside(self, message: Admitted) -> bytes:
+        if len(message.payload) > THREAD_BYTES:
+            return await asyncio.to_thread(self._sealed, message)
+        return self._sealed(message)
 
     def _sealed(self, message: Admitted) -> bytes:
-        tenant = self._tenants.named(message.head.tenant)
+        ctx, head = self._ctx, message.head
+        tenant = self._tenants.named(head.tenant)
         if tenant is None:
-            raise UnknownTenant(tenant=message.head.tenant)
-        secret = self._tenants.secret(tenant)
-        checked = check(
-            message,
-            tenant,
-            secret,
-            self._models,
-            self._ctx.settings.verify,
-            self._ctx.clock.now(),
-        )
-        key = digest_key(secret, checked.head.job_id)
-        return seal_job(self._ctx.keyring, checked.head, checked.parts, key)
+            raise UnknownTenant(tenant=head.tenant)
+        secrets = self._secrets(tenant, message)
+        checked = check(message, tenant, secrets, ctx.keyring, self._models, ctx.settings.verify, ctx.clock.now())
+        self._tell_of_missing_key(tenant.name)
+        return seal_job(ctx.keyring, checked.head, checked.parts, digest_key(secrets[0], head.job_id))
+
+    def _secrets(self, tenant: Tenant, message: Admitted) -> list[bytes]:
+        """Those of the tenant, first the one under which the client signed: the digests of the job are made with it, so
+        that a client which has not heard of a rotation finds them right.
+
+        A tenant without a secret has digests, too, under one that only the system can make.
+        """
+        # Ingest judges whether a secret held when the log took the request; here it is only found again.
+        known = self._tenants.secrets(tenant, 0.0)
+        if not known:
+            return [self._ctx.keyring.mac("system", b"llmos-no-secret-1\0" + tenant.name.encode())]
+        if len(known) == 1:
+            return [*known]
+        used = next((secret for secret in known if fingerprint(secret) == message.signed_with), known[0])
+        held = self._tenants.secrets(tenant, message.head.admitted_at)
+        return [used, *(secret for secret in held if secret != used)]
+
+    def _tell_of_missing_key(self, tenant: str) -> None:
+        """Without a key of its own a tenant's jobs are sealed for the workers' pool alone: erasing it needs that key."""
+        if self._ctx.keyring.holds("tenant", tenant):
+            self._keyless.discard(tenant)
+            return
+        WITHOUT_TENANT_KEY.inc()
+        if tenant not in self._keyless:
+            self._keyless.add(tenant)
+            log.warning("tenant_without_key", tenant=tenant)
 
 
 def _refusal(message: Admitted, problem: LlmosError) -> Refusal:

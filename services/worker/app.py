@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.follower import Follower
-from llmos.infra.stages.tenants import TenantTable
 from llmos.pipelines.engine.device import open_device
 from llmos.pipelines.engine.watch import HostWatch
 from llmos.pipelines.models.store import CACHE, ModelStore, shipped_models
@@ -27,9 +25,6 @@ from llmos.services.worker.runners.step_times import StepTimes
 async def run(ctx: Context) -> None:
     """Runs until `ctx.stop` is set. Raises what ends the process."""
     settings = ctx.settings.worker
-    tenants = TenantTable(ctx.keyring)
-    await Follower(ctx, [tenants.table]).load()
-    tenants.check(ctx.settings.keyring)
     device = open_device(settings.device)
     name = f"{ctx.settings.node.name}.{device.label}"
     store = ModelStore(

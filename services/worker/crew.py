@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import structlog
 
+from llmos.infra.telemetry.faults import fault_of
 from llmos.schemas.control import ModelOrder
 from llmos.schemas.errors import DeviceOutOfMemory
 from llmos.services.worker.runners.base import Meter, Runner
@@ -138,7 +139,7 @@ class Crew:
 
     def _broke_down(self, post: _Post, problem: Exception) -> list[Event]:
         """A runner's own fault: its tasks break, it is made anew; raises the fault where there were too many."""
-        log.error("runner_broke_down", kinds=post.runner.kinds, exc_info=problem)
+        log.error("runner_broke_down", kinds=post.runner.kinds, **fault_of(problem)._asdict())
         now = self._meter.clock()
         self._faults.append(now)
         if len(self._faults) == FAULTS and now - self._faults[0] <= FAULT_SECONDS:

@@ -27,17 +27,11 @@ class Heart:
         self._incarnation = incarnation
         self._held = held
         self._sequence = 0
-        self._draining = False
         self._now = asyncio.Event()
 
     def beat_now(self) -> None:
         """The next heartbeat is due at once."""
         self._now.set()
-
-    def drains(self, draining: bool) -> None:
-        """Whether the device finishes what it has and wants no more; told at once."""
-        self._draining = draining
-        self.beat_now()
 
     async def run(self) -> None:
         """Beats until cancelled."""
@@ -84,7 +78,7 @@ class Heart:
             served=meter.served(),
             busy_seconds=meter.wall_busy_seconds,
             steps=meter.steps,
-            draining=self._draining or self._ctx.stop.is_set(),
+            draining=self._ctx.stop.is_set(),
             kinds=self._equipment.kinds,
             models=self._equipment.models(),
             step_seconds=meter.step_seconds,

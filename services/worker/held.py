@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from llmos.infra.crypto.envelope import DataKey
 from llmos.infra.stages.noting import note
 from llmos.schemas.job import Item, Task
 from llmos.schemas.work import Work
@@ -33,6 +34,10 @@ class HeldTask:
     """Next sequence of token events, by output index."""
     states: int = 0
     """State events sent."""
+    digest_key: bytes = b""
+    """Of its outputs' digests; empty until the part is open."""
+    data_key: DataKey | None = None
+    """This attempt's own, for outputs and events; made with the first of them."""
 
     @property
     def name(self) -> TaskName:

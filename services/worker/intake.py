@@ -11,6 +11,7 @@ from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
+from llmos.infra.stages.rereading import read_again
 from llmos.pipelines.kinds import kind_named
 from llmos.pipelines.kinds.parts import open_part
 from llmos.schemas import topics
@@ -26,13 +27,13 @@ from llmos.schemas.errors import (
     RefusedError,
 )
 from llmos.schemas.ids import term_of
-from llmos.schemas.job import error_info
 from llmos.schemas.telemetry import TaskFailed
 from llmos.schemas.work import WORK, Claim, Work
 from llmos.services.worker.equipment import Engine
 from llmos.services.worker.held import HeldTask, HeldTasks, note_stopped
 from llmos.services.worker.publisher import Publisher
 from llmos.services.worker.runners.events import Assignment, all_failed
+from llmos.services.worker.telling import told
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ class Intake:
         if isinstance(message, Claim):
             raise Fenced(what=f"device {self._device}")
         if self._is_ours(message):
-            await self._start(message)
+            await self._start(message if _is_whole(message) else await self._again(record, message))
 
     def _is_ours(self, work: Work) -> bool:
         """Not for another life, not of an older scheduler, not what is over, not what is at work already."""
@@ -110,7 +111,7 @@ class Intake:
             self._stop(present)
         self._held.take(held)
         try:
-            assignment = self._decode(work)
+            assignment = self._decode(held)
         except Corrupt as problem:
             await self._broke(held, problem)
         except (EnvelopeRejected, RefusedError) as problem:
@@ -119,7 +120,18 @@ class Intake:
         else:
             self._engine.run(assignment)
 
-    def _decode(self, work: Work) -> Assignment:
+    async def _again(self, record: Record, damaged: Work) -> Work:
+        """The same work, read a second time; as it was, where that is not to be had. What is forged stays so, and is not
+        looked at again."""
+        log.warning("work_damaged", offset=record.offset, s=damaged.task.s, part=damaged.task.part)
+        found = await read_again(self._ctx.log, record)
+        try:
+            work = WORK.decode(found.value) if found is not None else damaged
+        except RecordError:
+            return damaged
+        return work if isinstance(work, Work) and work.task == damaged.task else damaged
+
+    def _decode(self, held: HeldTask) -> Assignment:
         """Opens the envelope.
 
         Raises:
@@ -127,11 +139,11 @@ class Intake:
             EnvelopeRejected: it does not open with the keys of this pool.
             RefusedError: what is inside is not the kind's input.
         """
-        part = work.part
-        if crc32c(part.envelope) != part.crc32c:
+        work, task = held.work, held.work.task
+        if not _is_whole(work):
             raise Corrupt()
-        body = open_part(self._ctx.keyring, work.head, part)
-        task = work.task
+        body = open_part(self._ctx.keyring, work.head, work.part)
+        held.digest_key = body.digest_key
         name = (task.partition, task.s, task.part, task.epoch)
         head = work.head
         return Assignment(name, head.kind, head.model, kind_named(head.kind).read(body.input, MSGPACK), work.deadline)
@@ -144,6 +156,11 @@ class Intake:
     async def _broke(self, held: HeldTask, problem: LlmosError) -> None:
         self._held.drop(held.name)
         message = TaskFailed(
-            device=self._device, incarnation=self._incarnation, task=held.work.task, error=error_info(problem)
+            device=self._device, incarnation=self._incarnation, task=held.work.task, error=told(problem, held.work.head)
         )
         await self._ctx.log.emit(Place(topics.TELEMETRY, 0), [Out(self._device.encode(), encode(message))])
+
+
+def _is_whole(work: Work) -> bool:
+    """The checksum fits: the envelope is what was written."""
+    return crc32c(work.part.envelope) == work.part.crc32c

@@ -53,7 +53,7 @@ async def live(ctx: Context, equipment: Equipment) -> None:
 
     engine = equipment.make_engine(deliver, lambda problem: _fail(died, problem))
     intake = Intake(ctx, held, engine, publisher, name, incarnation)
-    orders = Orders(name, incarnation, intake, engine, verify=equipment.verify, drains=heart.drains)
+    orders = Orders(name, incarnation, intake, engine, keys=ctx.keyring, verify=equipment.verify)
     catalog = Follower(ctx, [orders.catalog])
     followed = await catalog.load()  # what is pinned comes first
     engine.start()

@@ -1,23 +1,30 @@
-"""What a worker is told by `control` and `catalog`: tasks to stop, models to load, pins, a drain, its own end."""
+"""What a worker is told by `control` and `catalog`: tasks to stop, models to load, pins, its own end.
+
+Only the scheduler gives orders, under the key `control`. Of a drain the scheduler takes care: it sends no more work.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import structlog
 
+from llmos.infra.crypto.keyring import SystemKeys
 from llmos.infra.log.port import Record
+from llmos.infra.stages.control_macs import by_scheduler, is_fresh, refused
 from llmos.infra.stages.follower import Table
 from llmos.schemas import topics
 from llmos.schemas.catalog import CATALOG, Pin
-from llmos.schemas.control import CONTROL, CancelTask, Drain, Fence, ModelOrder
+from llmos.schemas.control import CONTROL, CancelTask, Fence, ModelOrder
 from llmos.schemas.errors import Fenced, RecordError
 from llmos.services.worker.equipment import Engine
 from llmos.services.worker.intake import Intake
 from llmos.services.worker.runners.events import Pins
 
 log = structlog.get_logger()
+
+Order = CancelTask | ModelOrder | Fence
 
 
 class Orders:
@@ -30,16 +37,16 @@ class Orders:
         intake: Intake,
         engine: Engine,
         *,
+        keys: SystemKeys,
         verify: Callable[[ModelOrder], None],
-        drains: Callable[[bool], None],
     ) -> None:
-        """`verify` carries out an order to verify; `drains` is told whether the device drains."""
+        """`verify` carries out an order to verify."""
         self._device = device
         self._incarnation = incarnation
         self._intake = intake
         self._engine = engine
+        self._keys = keys
         self._verify = verify
-        self._drains = drains
         self._pinned: frozenset[str] = frozenset()
         self.catalog = Table(topics.CATALOG, CATALOG, self._changed)
         """To be followed from its beginning."""
@@ -51,18 +58,26 @@ class Orders:
         except RecordError as problem:
             log.warning("record_unreadable", topic=topics.CONTROL, offset=record.offset, error=str(problem))
             return
-        if isinstance(message, CancelTask):
+        if not self._is_for_us(message):
+            return
+        if not by_scheduler(self._keys, message):
+            refused("worker", message, "forged", offset=record.offset)
+        elif not is_fresh(message, record.timestamp):
+            refused("worker", message, "stale", offset=record.offset)
+        elif isinstance(message, CancelTask):
             self._intake.cancel(message)
         elif isinstance(message, Fence):
-            if (message.device, message.incarnation) == (self._device, self._incarnation):
-                log.error("fenced", device=self._device, incarnation=self._incarnation, reason=message.reason)
-                raise Fenced(what=f"device {self._device}")
-        elif isinstance(message, Drain):
-            if message.device == self._device:
-                log.info("drain", device=self._device, undo=message.undo)
-                self._drains(not message.undo)
-        elif isinstance(message, ModelOrder) and message.device in ("", self._device):
+            log.error("fenced", device=self._device, incarnation=self._incarnation, reason=message.reason)
+            raise Fenced(what=f"device {self._device}")
+        else:
             self._order(message)
+
+    def _is_for_us(self, message: object) -> TypeGuard[Order]:
+        if isinstance(message, Fence):
+            return (message.device, message.incarnation) == (self._device, self._incarnation)
+        if isinstance(message, ModelOrder):
+            return message.device in ("", self._device)
+        return isinstance(message, CancelTask)
 
     def _order(self, order: ModelOrder) -> None:
         log.info("model_order", what=order.what, model=order.identity, device=self._device)

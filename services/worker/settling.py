@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from llmos.infra.crypto.channels import EventBody
 from llmos.schemas.base import Message
-from llmos.schemas.job import Head, Item, Times, Usage, error_info
+from llmos.schemas.job import Head, Times, Usage
 from llmos.schemas.partials import Outcome
 from llmos.schemas.stream import State, Tokens
 from llmos.schemas.telemetry import TaskFailed
@@ -24,6 +27,8 @@ from llmos.services.worker.runners.events import (
     TaskExpired,
     Waiting,
 )
+from llmos.services.worker.sealing import OutputSeals
+from llmos.services.worker.telling import told
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class Settler:
         self._held = held
         self._device = device
         self._incarnation = incarnation
+        self._seals = OutputSeals()
 
     def settle(self, events: Sequence[Event], now: float) -> Settled:
         """What `events` bring; those of tasks that are no longer held bring nothing."""
@@ -72,17 +78,9 @@ class Settler:
         elif isinstance(event, Produced):
             held.first_output_at = held.first_output_at or now
             if held.work.head.events == "tokens":
-                settled.stream.append((held.work.head, held.work.task.partition, self._tokens(held, event)))
+                self._tokens(settled, held, event, now)
         elif isinstance(event, ItemEnded):
-            held.items.append(
-                Item(
-                    output_index=held.work.part.first_item + event.item,
-                    output=event.output,
-                    error=error_info(event.error) if event.error else None,
-                    tokens_in=event.tokens_in,
-                    tokens_out=event.tokens_out,
-                )
-            )
+            held.items.append(self._seals.item(held, event, now))
         elif isinstance(event, TaskEnded):
             self._held.drop(held.name)
             settled.outcomes.append(self._outcome(held, event, now))
@@ -97,16 +95,16 @@ class Settler:
                     device=self._device,
                     incarnation=self._incarnation,
                     task=held.work.task,
-                    error=error_info(event.error),
+                    error=told(event.error, held.work.head),
                 )
             )
 
-    def _tokens(self, held: HeldTask, event: Produced) -> Tokens:
+    def _tokens(self, settled: Settled, held: HeldTask, event: Produced, now: float) -> None:
         task, head = held.work.task, held.work.head
         index = held.work.part.first_item + event.item
         sequence = held.sequences.get(index, 0)
         held.sequences[index] = sequence + 1
-        return Tokens(
+        message = Tokens(
             job_id=head.job_id,
             request_id=head.request_id,
             origin=head.origin,
@@ -116,11 +114,12 @@ class Settler:
             source=self._device[:64],
             sequence=sequence,
             output_index=index,
-            first_token=event.first_token,
-            tokens=event.tokens,
-            text=event.text,
-            finish=event.finish,
+            part=task.part,
         )
+        body = EventBody(event.text, event.first_token, event.tokens, event.finish, 0)
+        whole = self._seals.tokens(held, message, body, now)
+        if whole is not None:
+            settled.stream.append((head, task.partition, whole))
 
     def _state(self, settled: Settled, held: HeldTask, now: float, **said: Any) -> None:
         task, head = held.work.task, held.work.head
@@ -144,9 +143,11 @@ class Settler:
 
     def _outcome(self, held: HeldTask, event: TaskEnded, now: float) -> Outcome:
         items = sorted(held.items, key=lambda item: item.output_index)
+        head = held.work.head
         return Outcome(
             task=held.work.task,
-            head=held.work.head,
+            # the reply key has done its work, and a hybrid one takes more than all else in a head
+            head=msgspec.structs.replace(head, reply_key=b"") if head.reply_key else head,
             device=self._device,
             items=items,
             usage=Usage(
@@ -161,6 +162,7 @@ class Settler:
                 first_output_at=held.first_output_at or now,
                 finished_at=now,
             ),
+            precision=event.precision,
         )
 
 

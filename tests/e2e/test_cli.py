@@ -80,6 +80,16 @@ async def test_a_user_gets_round(stack: Stack) -> None:
     assert "answer: completed" in said.out, said
     assert "first_output" in said.out, said
 
+    # Sealed by default: to the tenant's key, which the next command has as well, or to a key that ends with its command.
+    said = await llmos(stack, "result", reference, "--tenant", "acme")
+    assert said.code == 1, said
+    assert "no such job" in said.err, said
+    (private,) = (await llmos(stack, "submit", "echo", "hello", "--reply", "ephemeral", "--json")).lines
+    assert private["outputs"] == [{"text": "hello"}]
+    said = await llmos(stack, "result", private["reference"], "--json")
+    assert (said.code, said.lines[0]["error"]["code"]) == (1, "cannot_open"), said
+    assert "answer: completed" in (await llmos(stack, "jobs", "show", private["reference"])).out
+
     said = await llmos(stack, "submit", "embed", "a", "b", "--json")
     assert [len(output["embedding"]) for output in said.lines[0]["outputs"]] == [384, 384]
     (device,) = (await llmos(stack, "devices", "--json")).lines

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmos.infra.crypto.credentials import credentials_file
 from tests.stack import Stack
 
 pytestmark = pytest.mark.timeout(600)
@@ -20,6 +21,8 @@ SECONDS = 180.0
 
 PROMISED = {
     "bare_msgpack.py": ["event: running", "event: '", "status: completed", "text: "],
+    "bare_sealed.py": ["event: '", "status: completed", "text: "],
+    "sealed_client.py": ["streamed: ", "echo: for my eyes only", "read again: ", "closed: The answer to job"],
     "bare_json.py": ["status: completed", "text: hello", "text: wörld"],
     "async_client.py": [
         "streamed: ",
@@ -32,6 +35,9 @@ PROMISED = {
     ],
     "blocking_client.py": ["job: ", "@requests:", "echo: hello"],
 }
+
+SEALED = {"bare_sealed.py", "sealed_client.py"}
+"""They are given the tenant's credentials, too."""
 
 
 @pytest.fixture
@@ -56,10 +62,12 @@ async def test_every_example_runs(stack: Stack) -> None:
 async def run(example: str, stack: Stack) -> tuple[int, str]:
     """Runs an example as a user does; gives its exit code and all that it printed."""
     kafka = stack.settings.kafka
+    credentials = credentials_file(stack.directory, "demo")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         str(EXAMPLES / example),
         kafka.bootstrap,
+        *([str(credentials)] if example in SEALED else []),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "LLMOS_KAFKA__TOPIC_PREFIX": kafka.topic_prefix},

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.log.memory import MemoryLog
 from llmos.infra.log.port import Commit, Out, Place
 from llmos.infra.stages import one_in_one_out, transactional
@@ -203,6 +204,22 @@ def cancels_hit_submissions_made_no_later(patch: Patch) -> None:
         return (head.tenant, head.job_id) in self._by_id
 
     patch.setattr(Cancels, "hit", hit)
+
+
+# Signed requests are taken once
+
+
+@clause
+def nonces_are_kept_with_their_origin(patch: Patch) -> None:
+    """A nonce that was seen is refused, also where the record that brought it is read again."""
+    original = MemoryLedger.seen
+
+    async def seen(self: Any, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
+        known = [self._nonces.get(name) for name, _ in nonces]
+        await original(self, nonces, seconds)
+        return [entry[0] + " before" if entry else None for entry in known]
+
+    patch.setattr(MemoryLedger, "seen", seen)
 
 
 # Devices that hang

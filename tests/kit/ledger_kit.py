@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llmos.infra.ledger.port import Hold, LaneUse, Lease, Ledger, Limit, Limits
+import pytest
+
+from llmos.infra.ledger.port import Hold, LaneUse, Lease, Ledger, Limit, Limits, OverQuota, TenantUse
+from llmos.infra.ledger.quotas import ASK_AGAIN_SECONDS
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import Lane
 from llmos.schemas.telemetry import Residency
@@ -28,9 +32,12 @@ class Bench(Protocol):
         """Empties the ledger behind its back."""
 
 
-def holds(count: int, lane: Lane = "standard", size: int = 10, first: int = 0) -> list[Hold]:
+ROOMY = Limits({lane: Limit(1000, 2**40) for lane in NOTHING}, Limit(1, 1))  # type: ignore[misc]
+
+
+def holds(count: int, lane: Lane = "standard", size: int = 10, first: int = 0, tenant: str = "demo") -> list[Hold]:
     """Holds named after lane and number."""
-    return [Hold(f"{lane}-{i}", lane, size, "demo") for i in range(first, first + count)]
+    return [Hold(f"{lane}-{i}", lane, size, tenant) for i in range(first, first + count)]
 
 
 def resident(model: str, **values: int) -> Residency:
@@ -51,34 +58,34 @@ class LedgerKit:
         assert await bench.ledger.use() == NOTHING
         assert await bench.ledger.generation() is None
         assert await bench.ledger.residency() == {}
-        assert await bench.ledger.hold([], LIMITS, 60.0) == 0
+        assert len(await bench.ledger.hold([], LIMITS, 60.0)) == 0
 
     async def test_grants_in_order_until_one_does_not_fit(self, bench: Bench) -> None:
         """Own credits, then the overflow, then no more; a small one behind a refused one does not pass it."""
         wanted = [*holds(3), Hold("large", "standard", 5000, "demo"), Hold("small", "standard", 1, "demo")]
-        assert await bench.ledger.hold(wanted, LIMITS, 60.0) == 3
+        assert len(await bench.ledger.hold(wanted, LIMITS, 60.0)) == 3
         assert (await bench.ledger.use())["standard"] == LaneUse(3, 30)
-        assert await bench.ledger.hold([Hold("small", "standard", 1, "demo")], LIMITS, 60.0) == 1
+        assert len(await bench.ledger.hold([Hold("small", "standard", 1, "demo")], LIMITS, 60.0)) == 1
 
     async def test_the_overflow_is_shared_by_all_lanes(self, bench: Bench) -> None:
         """What one lane takes of it another has not."""
-        assert await bench.ledger.hold(holds(3, "batch"), LIMITS, 60.0) == 3
-        assert await bench.ledger.hold(holds(3, "standard"), LIMITS, 60.0) == 2
+        assert len(await bench.ledger.hold(holds(3, "batch"), LIMITS, 60.0)) == 3
+        assert len(await bench.ledger.hold(holds(3, "standard"), LIMITS, 60.0)) == 2
 
     async def test_an_empty_lane_grants_its_first_whatever_its_size(self, bench: Bench) -> None:
         """Nothing waits for ever; the second one waits."""
-        assert await bench.ledger.hold(holds(2, "batch", size=1_000_000), LIMITS, 60.0) == 1
+        assert len(await bench.ledger.hold(holds(2, "batch", size=1_000_000), LIMITS, 60.0)) == 1
 
     async def test_a_hold_that_exists_is_granted_and_not_charged_again(self, bench: Bench) -> None:
         """A reader that starts again takes the same credits, also when nothing more would fit."""
         await bench.ledger.hold(holds(4), LIMITS, 60.0)
-        assert await bench.ledger.hold(holds(5), LIMITS, 60.0) == 4
+        assert len(await bench.ledger.hold(holds(5), LIMITS, 60.0)) == 4
         assert (await bench.ledger.use())["standard"] == LaneUse(4, 40)
 
     async def test_names_may_be_long_and_in_any_script(self, bench: Bench) -> None:
         """Ids as `Head.hold` makes them, the longest names the schemas allow, sizes up to 2**50."""
         long = [Hold(f"{'0f' * 16}@{'t' * 249}:{i}:{2**63 - 1}", "batch", 2**50, "ü" * 40) for i in range(2)]
-        assert await bench.ledger.hold(long, LIMITS._replace(overflow=Limit(5, 2**52)), 60.0) == 2
+        assert len(await bench.ledger.hold(long, LIMITS._replace(overflow=Limit(5, 2**52)), 60.0)) == 2
         assert (await bench.ledger.use())["batch"] == LaneUse(2, 2**51)
         await bench.ledger.release([long[0].id])
         await bench.ledger.reconcile(long[1:], 60.0, 0.0)
@@ -105,9 +112,9 @@ class LedgerKit:
     async def test_what_ran_out_makes_room(self, bench: Bench) -> None:
         """A hold is decided after what has run out is taken back."""
         await bench.ledger.hold(holds(4), LIMITS, 60.0)
-        assert await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0) == 0
+        assert len(await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0)) == 0
         await bench.pass_time(61.0)
-        assert await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0) == 1
+        assert len(await bench.ledger.hold(holds(1, first=9), LIMITS, 60.0)) == 1
 
     async def test_reconcile_adds_what_is_missing_and_drops_what_is_old(self, bench: Bench) -> None:
         """Live ones are put back with their sizes; others go when they are older than the grace."""
@@ -126,7 +133,7 @@ class LedgerKit:
         """What is live is live; new ones wait until there is room."""
         await bench.ledger.reconcile(holds(50), 600.0, grace_seconds=20.0)
         assert (await bench.ledger.use())["standard"] == LaneUse(50, 500)
-        assert await bench.ledger.hold(holds(1, first=99), LIMITS, 60.0) == 0
+        assert len(await bench.ledger.hold(holds(1, first=99), LIMITS, 60.0)) == 0
 
     async def test_the_generation_tells_that_the_ledger_was_emptied(self, bench: Bench) -> None:
         """It stays over reconciles, is gone after a flush, and is another one afterwards."""
@@ -139,6 +146,136 @@ class LedgerKit:
         second = await bench.ledger.reconcile(holds(1), 600.0, grace_seconds=20.0)
         assert second != first
         assert await bench.ledger.generation() == second
+
+    async def test_tells_what_was_taken_from_what_was_known(self, bench: Bench) -> None:
+        """One outcome for each, until the first that does not fit."""
+        await bench.ledger.hold(holds(1), LIMITS, 60.0)
+        assert await bench.ledger.hold(holds(5), LIMITS, 60.0) == ["known", "taken", "taken", "taken"]
+
+    async def test_tenants_are_counted_beside_lanes(self, bench: Bench) -> None:
+        """What each has in flight follows every hold, release, end and reconciliation; who has nothing is not named."""
+        ledger = bench.ledger
+        assert await ledger.tenants() == {}
+        await ledger.hold([*holds(2), *holds(3, "batch", size=7, tenant="acme")], ROOMY, 60.0)
+        assert await ledger.tenants() == {"demo": TenantUse(2, 20), "acme": TenantUse(3, 21)}
+        await ledger.release(["standard-0", "batch-0", "batch-1"])
+        assert await ledger.tenants() == {"demo": TenantUse(1, 10), "acme": TenantUse(1, 7)}
+        await ledger.reconcile(holds(3, "batch", tenant="acme"), 600.0, grace_seconds=-1.0)
+        assert await ledger.tenants() == {"acme": TenantUse(3, 30)}
+        await bench.pass_time(601.0)
+        assert await ledger.tenants() == {}
+
+    async def test_a_quota_of_jobs_refuses_and_stops_nobody_behind(self, bench: Bench) -> None:
+        """Beyond it a hold takes nothing; others behind it are taken, also by the same call."""
+        quotas = {"acme": Quotas(jobs=2)}
+        asked = [*holds(4, tenant="acme"), *holds(1, "batch")]
+        over = OverQuota("jobs", 2, 2, ASK_AGAIN_SECONDS)
+        assert await bench.ledger.hold(asked, ROOMY, 60.0, quotas) == ["taken", "taken", over, over, "taken"]
+        assert (await bench.ledger.use())["standard"] == LaneUse(2, 20)
+        assert await bench.ledger.hold(asked[:3], ROOMY, 60.0, quotas) == ["known", "known", over]
+        await bench.ledger.release(["standard-0"])
+        assert await bench.ledger.hold(asked[2:4], ROOMY, 60.0, quotas) == ["taken", over]
+
+    async def test_a_quota_of_bytes_counts_payloads_in_flight(self, bench: Bench) -> None:
+        """To the last byte; a smaller one behind may still fit."""
+        quotas = {"acme": Quotas(bytes=100)}
+        sizes = [60, 41, 40, 1]
+        asked = [Hold(str(size), "standard", size, "acme") for size in sizes]
+        outcomes = await bench.ledger.hold(asked, ROOMY, 60.0, quotas)
+        assert outcomes == [
+            "taken",
+            OverQuota("bytes", 60, 100, ASK_AGAIN_SECONDS),
+            "taken",
+            OverQuota("bytes", 100, 100, ASK_AGAIN_SECONDS),
+        ]
+
+    async def test_requests_are_paid_for_in_advance_and_earned_back(self, bench: Bench) -> None:
+        """A burst, then the rate; what is refused costs nothing, what does not fit into its lane neither."""
+        ledger, quotas = bench.ledger, {"acme": Quotas(requests_per_second=0.001, burst_seconds=3000.0)}
+        outcomes = await ledger.hold(holds(5, tenant="acme"), ROOMY, 1e6, quotas)
+        assert outcomes[:3] == ["taken"] * 3
+        for over in outcomes[3:]:
+            assert over == OverQuota("requests", pytest.approx(3.0, abs=0.01), 3.0, pytest.approx(1000.0, abs=10.0))
+        await bench.pass_time(1001.0)
+        assert (await ledger.hold(holds(5, tenant="acme"), ROOMY, 1e6, quotas))[:4] == ["known"] * 3 + ["taken"]
+        assert len(await ledger.hold(holds(1, first=9, tenant="acme"), LIMITS, 1e6, quotas)) == 1, (
+            "its quota is asked first"
+        )
+        await bench.pass_time(1000.0)
+        assert await ledger.hold(holds(1, first=9, tenant="acme"), LIMITS, 1e6, quotas) == []
+        assert (await ledger.tenants())["acme"].requests == pytest.approx(2.0, abs=0.01)
+        await bench.pass_time(1e5)
+        assert (await ledger.tenants())["acme"].requests == 0.0, "no more is saved up than the burst"
+
+    async def test_less_than_one_request_a_burst_is_one(self, bench: Bench) -> None:
+        """A rate so low that a burst holds less than one request still lets one through."""
+        quotas = {"acme": Quotas(requests_per_second=1e-4, burst_seconds=1.0)}
+        taken, over = await bench.ledger.hold(holds(2, tenant="acme"), ROOMY, 60.0, quotas)
+        assert taken == "taken"
+        assert isinstance(over, OverQuota)
+        assert over.limit == 1.0
+
+    async def test_tokens_are_charged_afterwards(self, bench: Bench) -> None:
+        """The bucket may be overdrawn; then requests are refused until it is level, and no earlier."""
+        ledger, quotas = bench.ledger, {"acme": Quotas(tokens_per_second=1.0, burst_seconds=1000.0)}
+        await ledger.charge({"acme": 7})
+        assert await ledger.tenants() == {}, "of whom nothing is known nothing is kept"
+        assert await ledger.hold(holds(1, tenant="acme"), ROOMY, 1e6, quotas) == ["taken"]
+        await ledger.charge({"acme": 900, "demo": 5})
+        assert await ledger.hold(holds(2, tenant="acme"), ROOMY, 1e6, quotas) == ["known", "taken"]
+        await ledger.charge({"acme": 600})
+        await ledger.charge({})
+        (over,) = await ledger.hold(holds(1, first=2, tenant="acme"), ROOMY, 1e6, quotas)
+        around = pytest.approx(500.0, abs=20.0)
+        assert over == OverQuota("tokens", pytest.approx(1500.0, abs=20.0), 1000.0, around)
+        await bench.pass_time(400.0)
+        assert isinstance((await ledger.hold(holds(1, first=2, tenant="acme"), ROOMY, 1e6, quotas))[0], OverQuota)
+        await bench.pass_time(100.0)
+        assert await ledger.hold(holds(1, first=2, tenant="acme"), ROOMY, 1e6, quotas) == ["taken"]
+        assert set(await ledger.tenants()) == {"acme"}
+
+    async def test_a_quota_that_changes_holds_at_once(self, bench: Bench) -> None:
+        """A higher rate earns back faster from then on, and a tenant without one owes nothing."""
+        ledger = bench.ledger
+        slow, fast = Quotas(tokens_per_second=1.0), Quotas(tokens_per_second=10.0)
+        await ledger.hold(holds(1, tenant="acme"), ROOMY, 1e6, {"acme": slow})
+        await ledger.charge({"acme": 1000})
+        assert isinstance(
+            (await ledger.hold(holds(1, first=1, tenant="acme"), ROOMY, 1e6, {"acme": fast}))[0], OverQuota
+        )
+        await bench.pass_time(90.0)
+        assert await ledger.hold(holds(1, first=1, tenant="acme"), ROOMY, 1e6, {"acme": fast}) == ["taken"]
+        await ledger.charge({"acme": 10**12})
+        assert await ledger.hold(holds(1, first=2, tenant="acme"), ROOMY, 1e6) == ["taken"]
+        assert (await ledger.tenants())["acme"] == TenantUse(3, 30)
+
+    async def test_a_nonce_is_new_once(self, bench: Bench) -> None:
+        """At another origin it is known, whoever asks later; at its own it passes; each tenant has its own."""
+        seen = bench.ledger.seen
+        assert await seen([], 60.0) == []
+        assert await seen([("acme:00", "r:0:1"), ("acme:00", "r:0:2"), ("demo:00", "r:0:3")], 60.0) == [
+            None,
+            "r:0:1",
+            None,
+        ]
+        assert await seen([("acme:00", "r:0:1"), ("acme:00", "x:9:9"), ("acme:0000", "r:0:4")], 60.0) == [
+            None,
+            "r:0:1",
+            None,
+        ]
+        await bench.flush()
+        assert await seen([("acme:00", "x:9:9")], 60.0) == [None], "an emptied ledger has forgotten"
+
+    async def test_a_nonce_is_remembered_for_long_enough_and_not_for_ever(self, bench: Bench) -> None:
+        """For the time that was asked for at least, whenever in the life of a table it came; after thrice that it is gone."""
+        seen = bench.ledger.seen
+        await seen([("acme:early", "1")], 60.0)
+        await bench.pass_time(59.0)
+        assert await seen([("acme:early", "2"), ("acme:late", "1")], 60.0) == ["1", None]
+        await bench.pass_time(58.0)
+        assert await seen([("acme:late", "2")], 60.0) == ["1"]
+        await bench.pass_time(180.0)
+        assert await seen([("acme:late", "2"), ("acme:early", "3")], 60.0) == [None, None]
 
     async def test_residency_is_replaced_device_by_device(self, bench: Bench) -> None:
         """Each device has its last list; names with colons and models on several devices stay apart."""

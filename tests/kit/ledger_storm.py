@@ -13,12 +13,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from llmos.infra.ledger.port import Hold, Lease
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import LANES
 from tests.kit.ledger_kit import LIMITS, NOTHING, Bench
 
 TERMS = (5, 6)
 LEASE_SECONDS = 60.0
+QUOTAS = {"acme": Quotas(jobs=2, tokens_per_second=100.0)}
 
 _which = st.sampled_from(TERMS)
 _task = st.sampled_from(["0:1:0", "0:1:1", "1:7:0", "2:9:0"])
@@ -34,6 +36,8 @@ STEPS = st.lists(
         st.tuples(st.just("reconcile"), _which),
         st.tuples(st.just("hold"), _hold),
         st.tuples(st.just("release"), _hold),
+        st.tuples(st.just("charge"), st.integers(0, 2000)),
+        st.tuples(st.just("seen"), st.integers(0, 2), st.integers(1, 3)),
         st.tuples(st.just("later"), st.sampled_from([1.0, 45.0, 90.0])),
         st.tuples(st.just("flush")),
     ),
@@ -62,6 +66,9 @@ class _Storm:
         self.bench = bench
         self.old, self.new = (_Scheduler(term) for term in TERMS)
         self.held: set[int] = set()
+        self.nonces: dict[int, int] = {}
+        self.sure = True
+        """Whether all nonces must still be known."""
 
     def _of(self, term: int) -> _Scheduler:
         return self.old if term == self.old.term else self.new
@@ -103,8 +110,19 @@ class _Storm:
         scheduler.written = dict(scheduler.live)
 
     async def _hold(self, number: int) -> None:
-        if await self.bench.ledger.hold([_credit(number)], LIMITS, 60.0):
+        (*held,) = await self.bench.ledger.hold([_credit(number)], LIMITS, 60.0, QUOTAS)
+        if held and isinstance(held[0], str):
             self.held.add(number)
+
+    async def _charge(self, tokens: int) -> None:
+        await self.bench.ledger.charge({"acme": tokens})
+
+    async def _seen(self, number: int, origin: int) -> None:
+        """The same nonce from several places: none but the first passes, until the ledger was emptied or time went by."""
+        (first,) = await self.bench.ledger.seen([(f"acme:{number}", str(origin))], 60.0)
+        expected = self.nonces.setdefault(number, origin)
+        if self.sure:
+            assert first == (None if expected == origin else str(expected))
 
     async def _release(self, number: int) -> None:
         await self.bench.ledger.release([_credit(number).id])
@@ -112,9 +130,11 @@ class _Storm:
 
     async def _later(self, seconds: float) -> None:
         await self.bench.pass_time(seconds)
+        self.sure = False
 
     async def _flush(self) -> None:
         await self.bench.flush()
+        self.nonces.clear()
 
     async def settle(self) -> None:
         """The storm is over: what must hold now."""
@@ -123,7 +143,10 @@ class _Storm:
         await ledger.reconcile(credits_, 600.0, grace_seconds=-1.0)
         await ledger.reconcile_leases(list(live.values()), self.new.term, LEASE_SECONDS)
         assert await ledger.leases() == Counter(lease.device for lease in live.values())
-        use = await ledger.use()
+        use, tenants = await ledger.use(), await ledger.tenants()
+        assert {name: own.jobs for name, own in tenants.items() if own.jobs} == Counter(
+            hold.tenant for hold in credits_
+        )
         assert {lane: own.jobs for lane, own in use.items() if own.jobs} == Counter(hold.lane for hold in credits_)
 
         theirs = [Lease(task, "zombie", epoch_of(self.old.term, 65_535)) for task in live]
@@ -136,10 +159,11 @@ class _Storm:
         assert await ledger.end_leases([(task, lease.epoch) for task, lease in live.items()]) == 0
         await ledger.release([hold.id for hold in credits_])
         assert (await ledger.leases(), await ledger.use()) == ({}, NOTHING)
+        assert not any(own.jobs or own.bytes for own in (await ledger.tenants()).values())
 
 
 def _credit(number: int) -> Hold:
-    return Hold(f"hold-{number}", LANES[number % 3], 10, "demo")
+    return Hold(f"hold-{number}", LANES[number % 3], 10, "acme" if number % 2 else "demo")
 
 
 async def weather(bench: Bench, steps: list[tuple[Any, ...]]) -> None:

@@ -21,6 +21,8 @@ import msgpack
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from llmos.schemas.topics import lane_of
+from tests.kit.asker import Asker
 from tests.kit.counter import Origin, Reader, origin_of, tally
 
 TENANTS = ("demo", "acme", "globex")
@@ -48,8 +50,10 @@ class Wanted(NamedTuple):
 class Load:
     """Sends a request every so often, whatever happens to the system, until it is left."""
 
-    def __init__(self, bootstrap: str, per_second: float = 25.0) -> None:
+    def __init__(self, bootstrap: str, per_second: float = 25.0, askers: Mapping[str, Asker] | None = None) -> None:
+        """The tenants of `askers` seal their requests, and read what was sealed for them; the others do neither."""
         self._pause = 1.0 / per_second
+        self._askers = askers or {}
         self._producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", enable_idempotence=True)
         self._results = Reader(bootstrap, "results")
         self._usage = Reader(bootstrap, "usage")
@@ -94,9 +98,28 @@ class Load:
         wrong = [
             problem
             for answer in self._results.messages
-            if (wanted := self.acknowledged.get(origin_of(answer))) and (problem := judge(wanted, answer))
+            if (wanted := self.acknowledged.get(origin_of(answer))) and (problem := self.judged(wanted, answer))
         ]
         assert not wrong, wrong[:5]
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """All that was read from `results`, of whatever submission."""
+        return self._results.messages
+
+    @property
+    def receipts(self) -> list[dict[str, Any]]:
+        """All that was read from `usage`."""
+        return self._usage.messages
+
+    def judged(self, wanted: Wanted, answer: Mapping[str, Any]) -> str:
+        """What is wrong with an answer, opened where it is for one of the askers."""
+        asker = self._askers.get(answer["tenant"])
+        if asker is None or answer["status"] != "completed":
+            return judge(wanted, answer)
+        opened = asker.opened(answer)
+        items = [dict(item) | {"output": output} for item, output in zip(answer["items"], opened, strict=True)]
+        return judge(wanted, dict(answer) | {"items": items})
 
     async def _run(self) -> None:
         while True:
@@ -109,7 +132,7 @@ class Load:
     async def _send(self, i: int) -> None:
         wanted = wanted_at(i)
         topic = LANES[i % len(LANES)]
-        value = msgpack.packb(request(wanted, TENANTS[i // 3 % len(TENANTS)]))
+        value = self._value(wanted, TENANTS[i // 3 % len(TENANTS)], topic)
         try:
             sent = await self._producer.send_and_wait(topic, value)
         except KafkaError:
@@ -117,6 +140,13 @@ class Load:
         async with self._news:
             self.acknowledged[topic, sent.partition, sent.offset] = wanted
             self._news.notify_all()
+
+    def _value(self, wanted: Wanted, tenant: str, topic: str) -> bytes:
+        made = request(wanted, tenant)
+        asker = self._askers.get(tenant)
+        if asker is None:
+            return bytes(msgpack.packb(made))
+        return asker.request(wanted.kind, made["input"], lane_of(topic), model=made["model"])
 
 
 def wanted_at(i: int) -> Wanted:

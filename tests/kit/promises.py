@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from llmos.infra.crypto.receipts import check_answer
 from llmos.infra.log.memory import MemoryBroker
 from llmos.infra.log.port import Record
 from llmos.pipelines.kinds.base import items_of
@@ -36,6 +37,8 @@ class Ledger:
                     self.requests[origin] = REQUESTS.decode(record.value)
                 except RecordError:
                     self.unreadable.add(origin)
+        self.copies = _copies(self.requests)
+        """Of signed requests: each is dead, or answered where the ledger had been emptied since."""
         self.answers: list[Answer] = [RESULTS.decode(r.value) for r in _visible(broker, topics.RESULTS)]
         self.receipts: list[Receipt] = [USAGE.decode(r.value) for r in _visible(broker, topics.USAGE)]
         self.dead: set[Origin] = {
@@ -50,7 +53,7 @@ class Ledger:
 
     def missing(self) -> set[Origin]:
         """Submissions without an answer."""
-        return set(self.requests) - {_origin(answer) for answer in self.answers}
+        return set(self.requests) - {_origin(answer) for answer in self.answers} - (self.copies & self.dead)
 
     def violations(self) -> list[str]:
         """Every broken promise, in words."""
@@ -74,10 +77,16 @@ class Ledger:
         receipts = Counter((r.partition, r.s) for r in self.receipts)
         if answers != receipts:
             yield f"answers and receipts differ: {sorted((answers - receipts) + (receipts - answers))}"
+        by_place = {(r.partition, r.s): r for r in self.receipts}
+        for answer in self.answers:
+            receipt = by_place.get((answer.partition, answer.s))
+            digests = [item.digest for item in answer.items]
+            if receipt is not None and not (check_answer(receipt, digests) and all(digests) and receipt.signature):
+                yield f"({answer.partition}, {answer.s}) is not the answer that its receipt is signed for"
 
     def _dead(self) -> Iterable[str]:
         yield from (f"{origin} is unreadable and not dead" for origin in sorted(self.unreadable - self.dead))
-        yield from (f"{origin} is readable and dead" for origin in sorted(self.dead & set(self.requests)))
+        yield from (f"{origin} is readable and dead" for origin in sorted(self.dead & set(self.requests) - self.copies))
 
     def _right(self) -> Iterable[str]:
         for answer in self.answers:
@@ -125,6 +134,15 @@ class Ledger:
                 yield f"{_origin(answer)} was cancelled and nobody asked for it"
             if request.request_id.startswith("cancelled-before") and answer.status != "cancelled":
                 yield f"{_origin(answer)} was cancelled before it came and is {answer.status}"
+
+
+def _copies(requests: dict[Origin, Request]) -> set[Origin]:
+    """Those whose nonce came before, further up in the same partition."""
+    first: dict[bytes, Origin] = {}
+    for origin in sorted(requests):
+        if requests[origin].mac:
+            first.setdefault(requests[origin].nonce, origin)
+    return {origin for origin, request in requests.items() if request.mac and first[request.nonce] != origin}
 
 
 def _origin(answer: Answer) -> Origin:

@@ -7,6 +7,7 @@ from random import Random
 
 import msgspec
 
+from llmos.infra.crypto.macs import mac
 from llmos.infra.log.memory import MemoryLog, RandomFaults
 from llmos.infra.log.port import Out, Place
 from llmos.infra.simulation import run
@@ -15,7 +16,7 @@ from llmos.schemas.base import encode
 from llmos.schemas.control import Cancel
 from llmos.schemas.ids import job_id
 from llmos.schemas.job import LANES
-from llmos.schemas.requests import Request
+from llmos.schemas.requests import Request, signed_bytes
 from llmos.schemas.tasks import EchoInput
 from tests.kit.promises import Ledger
 from tests.kit.world import TENANTS, World, device_named
@@ -23,12 +24,13 @@ from tests.kit.world import TENANTS, World, device_named
 STORM_SECONDS = 25.0
 """How long clients submit and services suffer."""
 DEVICES = 2
+SIGNING = TENANTS[-1]
 PATIENCE_SECONDS = 150.0
 """Until everything must be answered once the storm is over."""
 
 
 class Clients:
-    """Submit, repeat keys with the same or other content, send rubbish, cancel."""
+    """Submit, repeat keys with the same or other content, send rubbish and copies of what was signed, cancel."""
 
     def __init__(self, world: World, seed: int) -> None:
         self._world = world
@@ -52,8 +54,10 @@ class Clients:
             elif roll < 0.17:
                 await self._cancel_too_early(log)
             else:
-                burst = [self._request() for _ in range(self._random.choice((1, 1, 1, 5)))]
-                await log.emit(self._place(), [Out(None, encode(request)) for request in burst])
+                place = self._place()
+                burst = [self._signed(self._request(), place) for _ in range(self._random.choice((1, 1, 1, 5)))]
+                copies = [request for request in burst if request.mac and self._random.random() < 0.3]
+                await log.emit(place, [Out(None, encode(request)) for request in (*burst, *copies)])
                 self._sent += burst
 
     def _request(self) -> Request:
@@ -75,6 +79,14 @@ class Clients:
             timeout=self._random.choice((600.0, 600.0, 600.0, 3.0)),
             submitted_at=self._world.clock.now(),
         )
+
+    def _signed(self, request: Request, place: Place) -> Request:
+        """One tenant signs: each of its requests is taken once."""
+        if request.tenant != SIGNING:
+            return request
+        made = msgspec.structs.replace(request, nonce=self._random.randbytes(16), mac=b"")
+        tag = mac(self._world.secrets[SIGNING], signed_bytes(made, topics.lane_of(place.topic)))
+        return msgspec.structs.replace(made, mac=tag)
 
     def _input(self) -> msgspec.Raw:
         count = self._random.choice((1, 1, 2, 3, 5))

@@ -10,7 +10,7 @@ from random import Random
 
 import msgspec
 
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.keyring import Keyring, SystemKeys
 from llmos.infra.crypto.secrets import new_secret, wrap_secret
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.log.memory import Crashed, Fate, MemoryBroker, MemoryLog, RandomFaults
@@ -20,6 +20,7 @@ from llmos.infra.log.topics import specs
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings import Settings
 from llmos.infra.simulation import VirtualClock
+from llmos.infra.stages.control_macs import as_operator
 from llmos.pipelines.kinds.base import items_of
 from llmos.schemas import topics
 from llmos.schemas.base import encode
@@ -175,7 +176,10 @@ class World:
         self.weather = Weather(faults or RandomFaults())
         self.broker = MemoryBroker(self.clock, seed, self.weather, request_seconds=4.0, transaction_seconds=4.0)
         self.ledger = MemoryLedger(self.clock)
-        self.keyring = Keyring.memory()
+        self.keyring = Keyring.memory(*TENANTS)
+        self.keys_of: Callable[[str], SystemKeys] = lambda service: self.keyring
+        """The keys that a new life of a service is given."""
+        self.secrets = {name: new_secret() for name in TENANTS}
         self.settings = Settings(kafka={"partitions": partitions}, **settings)
         self.processes: dict[str, Process] = {}
         self.unexpected: list[BaseException] = []
@@ -191,22 +195,29 @@ class World:
         await log.ensure(specs(self.settings))
         records = []
         for name in TENANTS:
-            key_id, wrapped = wrap_secret(self.keyring, name, new_secret())
-            tenant = Tenant(name=name, plaintext="allow", mac="optional", wrapped_secret=wrapped, key_id=key_id)
+            key_id, wrapped = wrap_secret(self.keyring, name, self.secrets[name])
+            tenant = Tenant(
+                name=name, plaintext="allow", mac="optional", wrapped_secret=wrapped, key_id=key_id,
+                reply_prefixes=["reply."],
+            )  # fmt: skip
             records.append(Out(name.encode(), encode(tenant)))
         await log.emit(Place(topics.TENANTS, 0), records)
 
-    def start_all(self, instances: int = 1, devices: int = 2) -> None:
+    def start_all(self, instances: int = 1, devices: int = 2, verify_body: Body = _verify) -> None:
         """Every service, `instances` of those that share partitions."""
         for i in range(instances):
             share = self._with(instance={"i": i, "n": instances})
             self.start(f"ingest-{i}", ingest.run, share)
-            self.start(f"verify-{i}", _verify, share)
+            self.start(f"verify-{i}", verify_body, share)
             self.start(f"aggregator-{i}", aggregator.run, share)
         self.start("scheduler", scheduler.run, self.settings)
+        self.start_workers(devices)
+        self._node = asyncio.create_task(self._keep_fences(), name="node")
+
+    def start_workers(self, devices: int) -> None:
+        """One worker a device."""
         for k in range(devices):
             self.start(f"worker-{k}", self._worker(device_named(k)), self.settings)
-        self._node = asyncio.create_task(self._keep_fences(), name="node")
 
     def _with(self, **settings: object) -> Settings:
         return self.settings.model_copy(
@@ -247,12 +258,13 @@ class World:
             process.lives += 1
             process.log = self.broker.connect(process.name)
             process.stop = asyncio.Event()
+            service = process.name.partition("-")[0]
             ctx = Context(
-                service=process.name.partition("-")[0],
+                service=service,
                 settings=process.settings,
                 log=process.log,
                 ledger=self.ledger,
-                keyring=self.keyring,
+                keyring=self.keys_of(service),
                 clock=self.clock,
                 health=_Health(),
                 stop=process.stop,
@@ -297,7 +309,7 @@ class World:
 
     async def drain(self, device: str, *, undo: bool = False) -> None:
         """An operator's word."""
-        message = Drain(device=device, at=self.clock.now(), undo=undo)
+        message = as_operator(self.keyring, Drain(device=device, at=self.clock.now(), undo=undo))
         await self.broker.connect("world").emit(Place(topics.CONTROL, 0), [Out(device.encode(), encode(message))])
 
     async def _keep_fences(self) -> None:

@@ -109,7 +109,7 @@ class EmbedRunner:
         outcomes = list(zip(vectors, tokens, strict=True))
         for task in batch:
             own, outcomes = outcomes[: len(task.texts)], outcomes[len(task.texts) :]
-            events += _told(task.assignment.name, own, seconds / len(texts))
+            events += _told(task.assignment.name, own, seconds / len(texts), loaded.precision)
         return events
 
     def _take_batch(self, model: str) -> list[_Task]:
@@ -133,7 +133,9 @@ def _failed(name: TaskName, items: int, error: LlmosError) -> list[Event]:
     return [TaskBroke(name, error)] if mends(error) else all_failed(name, items, error)
 
 
-def _told(name: TaskName, outcomes: list[tuple[list[float] | LlmosError, int]], seconds: float) -> list[Event]:
+def _told(
+    name: TaskName, outcomes: list[tuple[list[float] | LlmosError, int]], seconds: float, precision: str
+) -> list[Event]:
     """What became of a task's texts, `seconds` being each one's share of the time. One of which nothing came may fare
     better elsewhere; of one that failed in part only, the failed texts have their errors."""
     errors = [vector for vector, _ in outcomes if isinstance(vector, LlmosError)]
@@ -145,7 +147,7 @@ def _told(name: TaskName, outcomes: list[tuple[list[float] | LlmosError, int]], 
             events.append(ItemEnded(name, item, b"", vector, read, 0))
         else:
             events.append(ItemEnded(name, item, _encode(EmbedOutput(embedding=vector)), None, read, 0))
-    return [*events, TaskEnded(name, seconds * len(outcomes))]
+    return [*events, TaskEnded(name, seconds * len(outcomes), precision)]
 
 
 def _counts(encoder: Encoder, texts: list[str]) -> list[int]:

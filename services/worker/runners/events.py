@@ -90,6 +90,8 @@ class TaskEnded(NamedTuple):
 
     name: TaskName
     device_seconds: float
+    precision: str = ""
+    """Number format in which its model ran; empty where there was none."""
 
 
 class TaskBroke(NamedTuple):

@@ -59,6 +59,8 @@ class _Task:
     blocked_at: float | None = None
     """Since when there is no memory for its next item, by the meter's clock."""
     device_seconds: float = 0.0
+    precision: str = ""
+    """Of its model, once that is there."""
 
     @property
     def name(self) -> TaskName:
@@ -149,6 +151,8 @@ class GenerateRunner:
         loaded = self._models.want(model, names)
         if loaded is None:
             return None
+        for name in names:
+            self._tasks[name].precision = loaded.precision
         if loaded.engine is None:
             raise ModelUnavailable(model=loaded.manifest.name, device="this device", problem="it does not generate")
         if model not in self._engines:
@@ -254,7 +258,7 @@ class GenerateRunner:
             self._meter.tasks[key] += 1
             self._meter.tokens_in[key] += sum(one.tokens_in for one in task.outputs.values())
             self._meter.tokens_out[key] += sum(one.tokens_out for one in task.outputs.values())
-            events.append(TaskEnded(task.name, task.device_seconds))
+            events.append(TaskEnded(task.name, task.device_seconds, task.precision))
         return events
 
     def _end_whole(self, task: _Task, error: LlmosError) -> list[Event]:

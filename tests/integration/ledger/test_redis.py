@@ -9,11 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
+from llmos.infra.ledger import redis as redis_ledger
+from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits, OverQuota, TenantUse
 from llmos.infra.ledger.redis import CHUNK, RedisLedger, address
 from llmos.infra.settings import Settings
 from llmos.infra.settings.tree import Redis
-from llmos.pipelines.admission.credits import grant
+from llmos.pipelines.admission.quotas import admit
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.job import LANES
 from tests.integration.ledger.conftest import Hands
@@ -27,42 +29,75 @@ class TestRedisLedger(LedgerKit):
 
 _limit = st.builds(Limit, st.integers(1, 5), st.integers(1, 2**50))
 _sizes = st.one_of(st.integers(0, 40), st.integers(0, 2**50))
+# Rates so low that nothing is earned back while a test runs.
+_quota = st.builds(
+    Quotas,
+    jobs=st.integers(0, 4),
+    bytes=st.one_of(st.just(0), st.integers(1, 2**51)),
+    requests_per_second=st.sampled_from([0.0, 1e-9, 3 / 86_400]),
+    tokens_per_second=st.sampled_from([0.0, 1e-9, 1.0 / 86_400]),
+    burst_seconds=st.sampled_from([1.0, 86_400.0]),
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     limits=st.builds(Limits, st.fixed_dictionaries(dict.fromkeys(LANES, _limit)), _limit),
+    quotas=st.dictionaries(st.sampled_from("ab"), _quota),
     steps=st.lists(
         st.one_of(
-            st.lists(st.tuples(st.sampled_from(LANES), _sizes), min_size=1, max_size=8),
+            st.lists(st.tuples(st.sampled_from(LANES), _sizes, st.sampled_from("abc")), min_size=1, max_size=8),
             st.lists(st.integers(0, 30), max_size=4),
         ),
         max_size=8,
     ),
 )
-async def test_decides_as_admission_does(bench: Hands, limits: Limits, steps: list[list[object]]) -> None:
-    """Through any holds and releases the script grants as `credits.grant` does and counts the same."""
+async def test_decides_as_admission_does(
+    bench: Hands, limits: Limits, quotas: dict[str, Quotas], steps: list[list[object]]
+) -> None:
+    """Through any holds and releases the script decides as `admit` does and counts the same."""
     await bench.flush()
     held: dict[str, Hold] = {}
-    counts: dict[str, LaneUse] = {}
+    lanes: dict[str, LaneUse] = {}
+    tenants: dict[str, TenantUse] = {}
     made = 0
     for step in steps:
         if step and isinstance(step[0], tuple):
-            asked = [Hold(str(made + i), lane, size, "t") for i, (lane, size) in enumerate(step)]  # type: ignore[misc]
+            asked = [Hold(str(made + i), *wanted) for i, wanted in enumerate(step)]  # type: ignore[misc]
             made += len(asked)
-            granted = grant(counts, asked, limits)  # type: ignore[arg-type]
-            assert await bench.ledger.hold(asked, limits, 60.0) == granted.taken
-            held |= {hold.id: hold for hold in asked[: granted.taken]}
+            admission = admit(lanes, tenants, asked, limits, quotas)  # type: ignore[arg-type]
+            outcomes = await bench.ledger.hold(asked, limits, 60.0, quotas)
+            assert list(map(_word, outcomes)) == list(map(_word, admission.outcomes))
+            held |= {hold.id: hold for hold, outcome in zip(asked, outcomes, strict=False) if outcome == "taken"}
+            tenants = admission.tenants
         else:
             ids = [str(number) for number in step]
             await bench.ledger.release(ids)
             for id_ in ids:
                 held.pop(id_, None)
-        counts = {}
-        for hold in held.values():
-            own = counts.get(hold.lane, LaneUse(0, 0))
-            counts[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
-        assert await bench.ledger.use() == NOTHING | counts
+        lanes, tenants = _sums(held, tenants)
+        assert await bench.ledger.use() == NOTHING | lanes
+        known = await bench.ledger.tenants()
+        assert {name: use[:2] for name, use in known.items() if use.jobs} == {
+            name: use[:2] for name, use in tenants.items() if use.jobs
+        }
+
+
+def _word(outcome: object) -> object:
+    """An outcome without the times, which go on by themselves."""
+    return outcome[0] if isinstance(outcome, OverQuota) else outcome
+
+
+def _sums(held: dict[str, Hold], before: dict[str, TenantUse]) -> tuple[dict[str, LaneUse], dict[str, TenantUse]]:
+    """Per lane and per tenant; what was spent stays spent."""
+    lanes: dict[str, LaneUse] = {}
+    tenants = {name: use._replace(jobs=0, bytes=0) for name, use in before.items()}
+    for hold in held.values():
+        own = lanes.get(hold.lane, LaneUse(0, 0))
+        lanes[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+        theirs = tenants[hold.tenant]
+        tenants[hold.tenant] = theirs._replace(jobs=theirs.jobs + 1, bytes=theirs.bytes + hold.size)
+    return lanes, tenants
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -98,7 +133,7 @@ async def test_scripts_come_back_after_redis_forgot_them(bench: Hands) -> None:
     """SCRIPT FLUSH, as a restart or a failover does, costs no call."""
     await bench.ledger.hold(holds(1), LIMITS, 60.0)
     await bench.client.script_flush()
-    assert await bench.ledger.hold(holds(2), LIMITS, 60.0) == 2
+    assert len(await bench.ledger.hold(holds(2), LIMITS, 60.0)) == 2
     await bench.client.script_flush()
     assert (await bench.ledger.use())["standard"] == LaneUse(2, 20)
 
@@ -116,9 +151,38 @@ async def test_many_holds_go_in_pieces(bench: Hands) -> None:
     """More than fit one script are granted in order, up to the one that does not fit, and given back."""
     limits = Limits({lane: Limit(CHUNK + 500, 2**40) for lane in LANES}, Limit(1, 1))
     many = holds(3 * CHUNK)
-    assert await bench.ledger.hold(many, limits, 60.0) == CHUNK + 501
+    assert len(await bench.ledger.hold(many, limits, 60.0)) == CHUNK + 501
     await bench.ledger.release([hold.id for hold in many])
     assert await bench.ledger.use() == NOTHING
+
+
+async def test_many_nonces_go_in_pieces(bench: Hands) -> None:
+    """More than fit one script are remembered, of several tenants, and known again."""
+    many = [(f"tenant-{i % 3}:{i}", f"requests:0:{i}") for i in range(2 * CHUNK + 5)]
+    assert await bench.ledger.seen(many, 60.0) == [None] * len(many)
+    again = [(name, "requests:1:0") for name, _ in many]
+    assert await bench.ledger.seen(again, 60.0) == [origin for _, origin in many]
+
+
+async def test_a_flood_of_nonces_ends_only_its_own_tenants(bench: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tenant with more than there is room for the oldest are forgotten early; those of others stay."""
+    monkeypatch.setattr(redis_ledger, "NONCES_AT_MOST", 10)
+    await bench.ledger.seen([("quiet:a", "1"), ("loud:a", "1")], 600.0)
+    for i in range(5):
+        await bench.ledger.seen([(f"loud:{i}-{j}", "1") for j in range(10)], 600.0)
+    sizes = [await bench.client.hlen(key) for key in bench.keys.nonces_of("loud")]  # type: ignore[misc]
+    assert max(sizes) <= 1 + 10 + 10
+    assert await bench.ledger.seen([("quiet:a", "2"), ("loud:a", "2"), ("loud:4-9", "2")], 600.0) == ["1", None, "1"]
+
+
+async def test_nonces_leave_by_themselves(bench: Hands) -> None:
+    """The tables of a tenant that asks no more expire."""
+    await bench.ledger.seen([("acme:a", "1")], 60.0)
+    young, old = bench.keys.nonces_of("acme")
+    assert 120 <= await bench.client.ttl(young) <= 185
+    await bench.pass_time(61.0)
+    await bench.ledger.seen([("acme:b", "1")], 60.0)
+    assert 59 <= await bench.client.ttl(old) <= 65
 
 
 async def test_two_services_share_the_credits(bench: Hands, settings: Settings) -> None:
@@ -128,7 +192,7 @@ async def test_two_services_share_the_credits(bench: Hands, settings: Settings) 
         async with asyncio.TaskGroup() as tasks:
             mine = [tasks.create_task(bench.ledger.hold(holds(1, first=i), LIMITS, 60.0)) for i in range(20)]
             theirs = [tasks.create_task(other.hold(holds(1, first=100 + i), LIMITS, 60.0)) for i in range(20)]
-        assert sum(task.result() for task in (*mine, *theirs)) == 4
+        assert sum(len(task.result()) for task in (*mine, *theirs)) == 4
     finally:
         await other.close()
 

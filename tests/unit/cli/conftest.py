@@ -12,8 +12,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from llmos.cli.app import app
-from llmos.cli.session import Session
+from llmos.cli.session import Caller, Session
 from llmos.client import Client
+from llmos.infra.crypto.channels import request_bound
+from llmos.infra.crypto.envelope import open_envelope
+from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.log.clock import WallClock
 from llmos.infra.log.memory import MemoryBroker
 from llmos.infra.log.port import Log, Out, Place
@@ -27,6 +30,7 @@ from llmos.schemas.job import ErrorInfo, Item, Origin
 from llmos.schemas.requests import REQUESTS, Request
 from llmos.schemas.results import Answer, Stages
 from llmos.schemas.tasks import EchoOutput
+from tests.kit.sealing_worker import Worker, credentials_of
 
 N = 8
 JOB = "00" * 16
@@ -36,6 +40,10 @@ class System:
     """Echoes requests, answers queries, remembers what it was told."""
 
     def __init__(self) -> None:
+        self.keys = Keyring.memory()
+        self.credentials = credentials_of(self.keys)
+        """Of tenant demo."""
+        self.queries: list[Query] = []
         self.requests: list[tuple[str, Request]] = []
         self.cancels: list[Cancel] = []
         self.commands: list[ModelCommand | Drain] = []
@@ -48,13 +56,13 @@ class System:
         """By command."""
 
     @asynccontextmanager
-    async def connect(self, settings: Settings, tenant: str, secret: bytes) -> AsyncIterator[Client]:
+    async def connect(self, settings: Settings, caller: Caller) -> AsyncIterator[Client]:
         """As `Session.connect`: a client of this system, which lives as long."""
         log = MemoryBroker(WallClock()).connect("all")
         await ensure_topics(log, settings)
         tasks = [asyncio.create_task(self._answer(log)), asyncio.create_task(self._reply(log))]
         try:
-            async with Client.over(log, tenant=tenant, secret=secret) as client:
+            async with Client.over(log, **caller._asdict()) as client:
                 yield client
         finally:
             # What was sent without waiting for it is still to be seen.
@@ -93,16 +101,24 @@ class System:
 
     def _make(self, origin: Origin, request: Request) -> Answer:
         job_id = ids.job_id(request.tenant, request.idempotency_key or request.request_id)
-        text = msgspec.msgpack.decode(request.payload).get("text", "")
-        texts = text if isinstance(text, list) else [text]
-        items = [Item(output_index=i, output=msgspec.msgpack.encode(EchoOutput(text=t))) for i, t in enumerate(texts)]
+        lane = next(lane for lane, topic in topics.REQUESTS.items() if topic == origin.topic)
+        payload = request.payload
+        if request.sealed:
+            payload = open_envelope(self.keys, request_bound(request, lane), payload)
+        text = msgspec.msgpack.decode(payload).get("text", "")
+        outputs = [EchoOutput(text=t) for t in (text if isinstance(text, list) else [text])]
+        items = [Item(output_index=i, output=msgspec.msgpack.encode(output)) for i, output in enumerate(outputs)]
         error = ErrorInfo(code="unknown_model", message="no such model") if self.refuse else None
-        return Answer(
+        answer = Answer(
             job_id=job_id, tenant=request.tenant, request_id=request.request_id, origin=origin,
             partition=ids.partition_of(job_id, N), s=0, status="refused" if self.refuse else "completed",
-            kind="echo", items=[] if self.refuse else items, error=error,
+            kind="echo", items=[] if self.refuse else items, error=error, epochs=[1],
             stages=Stages(submitted_at=100.0, admitted_at=100.5, answered_at=102.0),
         )  # fmt: skip
+        reply_key = request.reply_key or (self.credentials.reply_keys[0].public if request.sealed else b"")
+        if reply_key and not self.refuse:
+            answer = msgspec.structs.replace(answer, items=Worker(reply_key).items(answer, *outputs))
+        return answer
 
     async def _reply(self, log: Log) -> None:
         reader = log.reader()
@@ -111,6 +127,8 @@ class System:
             for records in (await reader.read(1.0)).values():
                 for record in records:
                     message = CONTROL.decode(record.value)
+                    if isinstance(message, Query):
+                        self.queries.append(message)
                     if isinstance(message, Query | ModelCommand | Drain) and message.reply_to:
                         reply = Reply(id=message.id, body=self._body(message), error=self._error(message))
                         await log.emit(Place(message.reply_to, 0), [Out(None, encode(reply))])

@@ -65,7 +65,12 @@ def test_a_refusal_is_a_message_and_exit_code_2(llmos: Callable[..., Result], sy
         assert "refused: no such model" in said.stderr
     said = llmos("submit", "echo", "x", "--json")
     assert said.exit_code == 2
-    assert json.loads(said.stdout)["error"] == {"code": "unknown_model", "message": "no such model", "retryable": False}
+    assert json.loads(said.stdout)["error"] == {
+        "code": "unknown_model",
+        "message": "no such model",
+        "retryable": False,
+        "retry_after": 0.0,
+    }
 
 
 def test_a_dead_letter_is_told_at_once(llmos: Callable[..., Result], system: Any) -> None:

@@ -16,9 +16,9 @@ from llmos.schemas.job import LANES, ErrorInfo, Item, Origin
 from llmos.schemas.results import Stages
 
 
-def answered(offset: int, **fields: Any) -> Answered:
+def answered(offset: int, *, sealed: bool = False, **fields: Any) -> Answered:
     origin = Origin("requests", 0, offset)
-    submission = Submission(job_id=bytes(16), request_id="r", origin=origin, tenant="demo", partition=0)
+    submission = Submission(job_id=bytes(16), request_id="r", origin=origin, tenant="demo", partition=0, sealed=sealed)
     values: dict[str, Any] = {"status": "completed", "kind": "echo"} | fields
     answer = Answer(
         job_id=bytes(16), tenant="demo", request_id="r", origin=origin, partition=0, s=offset, **values
@@ -26,8 +26,10 @@ def answered(offset: int, **fields: Any) -> Answered:
     return Answered(submission, answer)
 
 
-def seen(*offsets: int) -> Witnessed:
-    return Witnessed(Counter(("requests", 0, offset) for offset in offsets), Counter(completed=len(offsets)))
+def seen(*offsets: int, sealed: tuple[int, ...] = ()) -> Witnessed:
+    origins = [("requests", 0, offset) for offset in offsets]
+    ciphertext = frozenset(("requests", 0, offset) for offset in sealed)
+    return Witnessed(Counter(origins), Counter(completed=len(offsets)), ciphertext)
 
 
 BAD = ErrorInfo(code="failed", message="no luck")
@@ -41,6 +43,8 @@ BAD = ErrorInfo(code="failed", message="no luck")
         ([answered(1)], seen(1, 1), ["2 answers"]),
         ([answered(1)], seen(1, 2), ["nobody sent"]),
         ([answered(1, status="failed", error=BAD)], seen(1), ["ended as failed: no luck"]),
+        ([answered(1, sealed=True)], seen(1), ["its answer on results is not"]),
+        ([answered(1, sealed=True)], seen(1, sealed=(1,)), []),
         ([answered(1, items=[Item(output_index=3, error=BAD)])], seen(1), ["item 3"]),
     ],
 )

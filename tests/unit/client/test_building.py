@@ -68,6 +68,7 @@ def test_the_code_covers_the_lane_and_the_payload() -> None:
         (Task("echo", {"text": "x"}, priority=10), "priority"),
         (Task("echo", {"text": "x"}, timeout=0), "timeout"),
         (Task("no kind", {"text": "x"}), "kind"),
+        (Task("echo", {"text": "x"}, hybrid=True), "ephemeral"),
     ],
 )
 def test_what_would_be_refused_is_told_at_once(task: Task, problem: str) -> None:

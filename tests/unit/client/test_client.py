@@ -17,10 +17,12 @@ from llmos.client import (
     JobRef,
     NoAnswer,
     NoReply,
+    NoSuchJob,
     QueryRefused,
     Submission,
     Task,
 )
+from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import check_mac
 from llmos.infra.log.memory import MemoryBroker
 from llmos.infra.log.port import Log, Out, Place
@@ -28,11 +30,12 @@ from llmos.infra.settings import Settings
 from llmos.schemas import ids, topics
 from llmos.schemas.base import encode
 from llmos.schemas.control import CONTROL, Cancel, Query, Reply, signed_control
-from llmos.schemas.errors import Ambiguous, BadSetting, InvalidRequest, OperatorError
+from llmos.schemas.errors import Ambiguous, BadSetting, InvalidRequest, OperatorError, OperatorOnly
 from llmos.schemas.job import ErrorInfo, Item, Origin
 from llmos.schemas.tasks import EchoOutput
 
 PATIENCE = 20.0
+NOTHING_LIVE = msgspec.Raw(msgspec.msgpack.encode({"submissions": []}))
 
 
 async def test_the_origin_is_where_the_request_lies(client: Client, script: Any) -> None:
@@ -87,12 +90,37 @@ async def test_others_find_the_answer_by_job_id_and_by_origin(
 ) -> None:
     """A client that did not submit reads it from the job's partition, before it came or after."""
     submission = await client.submit("echo", {"text": "x"})
-    async with Client.over(broker.connect("other"), tenant="acme") as other:
+    async with Client.over(broker.connect("other")) as other:
         waiting = asyncio.create_task(other.result(str(submission), PATIENCE))
         answer = await script.answer(submission, EchoOutput(text="x"))
         assert await waiting == answer
         for name in (submission.job_id, submission.job_id.hex(), JobRef(submission.job_id), submission, answer):
             assert await other.result(name, PATIENCE) == answer
+
+
+async def test_another_tenant_finds_nothing(client: Client, script: Any, broker: MemoryBroker) -> None:
+    """Who guesses a job id, or a whole reference, does not even learn that the job is there."""
+    submission = await client.submit("echo", {"text": "x"})
+    async with Client.over(broker.connect("other"), tenant="acme") as other:
+        scheduler = asyncio.create_task(reply(script.log, 1, body=NOTHING_LIVE))
+        with pytest.raises(NoSuchJob):  # while it is on its way
+            await other.look(str(submission))
+        await scheduler
+        await script.answer(submission, EchoOutput(text="x"))
+        assert await other.peek(str(submission)) is None
+        assert await other.peek(submission.job_id) is None
+
+
+async def test_an_answer_that_names_another_request_is_none(client: Client, script: Any) -> None:
+    """Somebody may put an answer to another of the tenant's submissions at the place where mine is awaited."""
+    mine, other = await client.submit_many([Task("echo", {"text": "x"})] * 2)
+    for forged in ({"request_id": other.request_id}, {"request_id": other.request_id, "job_id": other.job_id}):
+        await script.answer(mine, EchoOutput(text="forged"), **forged)
+        await script.answer(mine, EchoOutput(text="forged"), job_id=other.job_id)
+        await script.answer(mine, EchoOutput(text="forged"), tenant="acme")
+    assert await client.peek(mine) is None
+    answer = await script.answer(mine, EchoOutput(text="x"))
+    assert await client.result(mine, PATIENCE) == answer
 
 
 async def test_a_job_id_alone_means_the_result_and_not_a_later_refusal(client: Client, script: Any) -> None:
@@ -144,6 +172,17 @@ async def test_check_raises_what_is_no_result(client: Client, script: Any) -> No
     with pytest.raises(JobFailed, match="refused: no m") as caught:
         await client.result(submission, PATIENCE, check=True)
     assert caught.value.answer == answer
+
+
+async def test_a_refusal_says_when_to_try_again(client: Client, script: Any) -> None:
+    """The seconds are in the message, and for programs in `retry_after`; a message that says them itself is left alone."""
+    for said, expected in (("full", "full; try again in 2.5 s"), ("try again in 2.5 s", "try again in 2.5 s")):
+        submission = await client.submit("echo", {"text": "x"})
+        error = ErrorInfo(code="quota_exceeded", message=said, retryable=True, retry_after=2.5)
+        await script.answer(submission, status="refused", error=error)
+        with pytest.raises(JobFailed, match=f"refused: {expected}$") as caught:
+            await client.result(submission, PATIENCE, check=True)
+        assert caught.value.retry_after == 2.5
 
 
 async def test_an_item_that_failed_is_its_error(client: Client, script: Any) -> None:
@@ -255,7 +294,7 @@ async def reply(log: Log, count: int, **fields: Any) -> list[Query]:
     """Plays the scheduler for so many queries."""
     queries = await controls(log, count)
     for query in reversed(queries):
-        body = msgspec.Raw(msgspec.msgpack.encode({"what": query.what}))
+        body = msgspec.Raw(msgspec.msgpack.encode({"what": getattr(query, "what", "drain")}))
         message = Reply(id=query.id, **(fields or {"body": body}))
         await log.emit(Place(query.reply_to, 0), [Out(None, encode(message))])
     return queries
@@ -267,8 +306,7 @@ async def test_replies_reach_who_asked(client: Client, log: Log) -> None:
     bodies = await asyncio.gather(client.query("status", timeout=PATIENCE), client.query("models", timeout=PATIENCE))
     assert bodies == [{"what": "status"}, {"what": "models"}]
     one, two = await scheduler
-    assert one.reply_to == two.reply_to
-    assert one.reply_to.startswith("reply.")
+    assert one.reply_to == two.reply_to == "reply.demo.queries"
 
 
 async def test_a_refused_query_and_a_silent_scheduler_are_errors(client: Client, log: Log) -> None:
@@ -307,6 +345,33 @@ async def test_commands_and_drains_are_replied_to(log: Log) -> None:
     assert (load.what, load.model, load.device) == ("load", "tiny", "n.cpu0")
     assert (drain.device, drain.undo, drain.at) == ("n.cpu0", True, 77.0)
     assert len({alias.id, load.id, drain.id}) == 3
+
+
+async def test_operators_sign_with_their_key_and_hear_on_their_own_topic(log: Log) -> None:
+    """Commands and what is every tenant's go under the operators' key; what is a tenant's own goes under its secret."""
+    keys = Keyring.memory()
+    async with Client.over(log, secret=b"s" * 32, operator=keys) as client:
+        scheduler = asyncio.create_task(reply(log, 4))
+        await asyncio.gather(
+            client.query("devices", timeout=PATIENCE),
+            client.query("jobs", timeout=PATIENCE),
+            client.query("jobs", timeout=PATIENCE, as_operator=True),
+            client.drain("n.cpu0", timeout=PATIENCE),
+        )
+        messages = await scheduler
+    for message in messages:
+        tenant = getattr(message, "tenant", None)
+        data = signed_control(message)
+        assert check_mac(b"s" * 32, data, message.mac) == (tenant == "demo")
+        assert keys.check_mac("operator", data, message.mac) == (tenant is None)
+        assert message.reply_to == ("reply.demo.queries" if tenant else "reply.operator.queries")
+    assert [getattr(m, "tenant", None) for m in messages].count("demo") == 1
+
+
+async def test_who_is_no_operator_cannot_ask_as_one(client: Client) -> None:
+    """It is told at once, before anything is sent."""
+    with pytest.raises(OperatorOnly, match="status"):
+        await client.query("status", as_operator=True)
 
 
 async def test_a_refused_command_carries_the_error(client: Client, log: Log) -> None:

@@ -28,11 +28,22 @@ def test_an_answer_that_comes_before_the_acknowledgement_is_kept() -> None:
     """The request id says that an answer may be ours until the acknowledgement names the origin."""
     board = Board()
     board.sending("r")
-    assert board.wants(A, "r")
+    assert board.wants(A, "r", bytes(16))
     board.note(answer(), 10)
-    board.sent("r", A)
+    board.sent("r", A, bytes(16))
     assert board.find(A) == answer()
     assert not board.owes(A)
+
+
+def test_an_early_answer_to_something_else_is_dropped_at_the_acknowledgement() -> None:
+    """What came before it with the right request id, and turns out to name another job, was not the answer."""
+    board = Board()
+    board.sending("r")
+    board.note(answer(), 10)
+    board.sent("r", A, b"j" * 16)
+    assert board.find(A) is None
+    assert board.owes(A)
+    assert board.statistics().kept_bytes == 0
 
 
 def test_two_submissions_with_one_request_id_are_told_apart_by_origin() -> None:
@@ -40,8 +51,8 @@ def test_two_submissions_with_one_request_id_are_told_apart_by_origin() -> None:
     board = Board()
     board.sending("r")
     board.sending("r")
-    board.sent("r", A)
-    board.sent("r", B)
+    board.sent("r", A, bytes(16))
+    board.sent("r", B, bytes(16))
     board.note(answer(B), 1)
     assert board.find(A) is None
     assert board.owes(A)
@@ -49,15 +60,22 @@ def test_two_submissions_with_one_request_id_are_told_apart_by_origin() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "request_id", "wanted"),
-    [(A, "other", True), (B, "r", False), (Origin("requests", 0, 2), "other", False)],
+    ("origin", "request_id", "job_id", "wanted"),
+    [
+        (A, "r", bytes(16), True),
+        (A, "other", bytes(16), False),
+        (A, "r", b"o" * 16, False),
+        (B, "r", bytes(16), False),
+    ],
 )
-def test_after_the_acknowledgement_only_the_origin_counts(origin: Origin, request_id: str, wanted: bool) -> None:
+def test_after_the_acknowledgement_the_origin_counts_and_all_else_must_agree(
+    origin: Origin, request_id: str, job_id: bytes, wanted: bool
+) -> None:
     """Answers to others are not even decoded."""
     board = Board()
     board.sending("r")
-    board.sent("r", A)
-    assert board.wants(origin, request_id) is wanted
+    board.sent("r", A, bytes(16))
+    assert board.wants(origin, request_id, job_id) is wanted
 
 
 def test_a_request_of_unknown_fate_is_forgotten() -> None:
@@ -65,7 +83,7 @@ def test_a_request_of_unknown_fate_is_forgotten() -> None:
     board = Board()
     board.sending("r")
     board.not_sent("r")
-    assert not board.wants(A, "r")
+    assert not board.wants(A, "r", bytes(16))
     assert board.statistics() == BoardUse(0, 0, 0, 0)
 
 

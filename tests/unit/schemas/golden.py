@@ -282,6 +282,14 @@ VALUES: dict[str, Message] = {
         encoding="application/msgpack",
         sealed=True,
     ),
+    "admitted/1 around a rotation": Admitted(
+        head=msgspec.structs.replace(HEAD, other_digest=DIGEST),
+        payload=b"\x00",
+        encoding="application/msgpack",
+        sealed=True,
+        metadata_digest=DIGEST,
+        signed_with=DIGEST,
+    ),
     "tokens/1 sealed": Tokens(
         job_id=JOB_ID,
         request_id="r-1",

@@ -28,7 +28,8 @@ from llmos.schemas.limits import (
 )
 from llmos.schemas.requests import REQUESTS
 from llmos.schemas.tasks import INPUTS
-from llmos.services.ingest.reading import Tenants, read_request
+from llmos.services.ingest.authenticating import Tenants
+from llmos.services.ingest.reading import Rules, read_request
 
 PLAIN = {"type": "request/1", "request_id": "r", "tenant": "t", "kind": "echo", "input": {"text": "x"}}
 
@@ -42,7 +43,7 @@ REQUEST: list[tuple[str, list[Any], list[Any]]] = [
     ("sealed", [True, False], [1, "true", None]),
     ("idempotency_key", [None, "k", "k" * 128], ["", "k" * 129, b"k"]),
     ("priority", [0, 9], [-1, 10, 2**64 - 1, 4.5, True, "4", None]),
-    ("timeout", [1e-9, 1, TIMEOUT_SECONDS], [0, -0.0, -1, TIMEOUT_SECONDS + 1, math.inf, math.nan, "60", None]),
+    ("timeout", [None, 1e-9, 1, TIMEOUT_SECONDS], [0, -0.0, -1, TIMEOUT_SECONDS + 1, math.inf, math.nan, "60"]),
     ("events", [None, "none", "states", "tokens"], ["all", "", 1]),
     ("reply_to", [None, "a", "reply.a_b-C", "r" * 249], ["", "r" * 250, "a b", "a\n", "a/b"]),
     ("reply_key", [b"", bytes(4096)], [bytes(4097), "key"]),
@@ -52,6 +53,7 @@ REQUEST: list[tuple[str, list[Any], list[Any]]] = [
     ("mac", [b"", bytes(32)], [bytes(33), "mac"]),
     ("traceparent", ["", "t" * 64], ["t" * 65, None]),
 ]
+RULES = Rules(300.0, ["reply."], 900.0, lambda _: None)
 UNANSWERED = ("request_id", "tenant", "mac")
 TEXTS: tuple[list[Any], list[Any]] = (
     ["", "x" * PAYLOAD_BYTES, ["x"], [""] * ITEMS],
@@ -85,8 +87,8 @@ def rows(table: list[Any]) -> list[Any]:
 def submitted(record: bytes, *, mac: str = "optional") -> Any:
     """What ingest makes of a record on `requests`."""
     tenant = Tenant(name="t", plaintext="allow", mac=mac)  # type: ignore[arg-type]
-    tenants = Tenants({"t": tenant}.get, lambda _: bytes(32))
-    return read_request(Record(Place("requests", 0), 0, 5.0, None, record), tenants, 5.0, 300.0)
+    tenants = Tenants({"t": tenant}.get, lambda *_: (bytes(32),))
+    return read_request(Record(Place("requests", 0), 0, 5.0, None, record), tenants, 5.0, RULES).message
 
 
 def test_the_tables_name_every_field() -> None:
@@ -162,9 +164,9 @@ def test_nobody_signed_what_cannot_be_written() -> None:
     """A number that JSON can say and MessagePack cannot is a forgery where a signature is required, not a crash."""
     text = json.dumps({**PLAIN, "priority": 2**70}).encode()
     record = Record(Place("requests", 0), 0, 5.0, None, text, (("content-type", b"application/json"),))
-    tenants = Tenants({"t": Tenant(name="t")}.get, lambda _: bytes(32))
+    tenants = Tenants({"t": Tenant(name="t")}.get, lambda *_: (bytes(32),))
     with pytest.raises(Forged):
-        read_request(record, tenants, 5.0, 300.0)
+        read_request(record, tenants, 5.0, RULES)
 
 
 def test_any_depth_is_a_record_error_or_a_refusal() -> None:

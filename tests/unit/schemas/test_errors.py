@@ -23,8 +23,8 @@ FOLDERS = [
     Path(str(package.__file__)).resolve().parent
     for package in (llmos.schemas, llmos.infra, llmos.pipelines, llmos.services, llmos.client, llmos.cli)
 ]
-OWN_WORDS = {"DeadLettered", "JobFailed"}
-"""Errors that fill their message themselves, from one argument."""
+OWN_WORDS = {"CannotOpen", "DeadLettered", "JobFailed"}
+"""Errors that fill their message themselves, from what they carry."""
 
 # code → (class, whether a retry helps). A line may be added; one that is here is a promise to clients.
 CODES = {
@@ -62,6 +62,7 @@ CODES = {
     "replayed": ("Replayed", False),
     "tenant_taken": ("TenantTaken", False),
     "no_such_tenant": ("NoSuchTenant", False),
+    "no_such_dead_letter": ("NoSuchDeadLetter", False),
     "not_replayable": ("NotReplayable", False),
     "receipt_forged": ("ReceiptForged", False),
     "failed": ("FailedError", False),
@@ -98,6 +99,7 @@ CODES = {
     "fenced": ("Fenced", True),
     "job_failed": ("JobFailed", False),
     "dead_lettered": ("DeadLettered", False),
+    "cannot_open": ("CannotOpen", False),
     "no_such_job": ("NoSuchJob", False),
     "no_answer": ("NoAnswer", True),
     "no_reply": ("NoReply", True),

@@ -1,4 +1,4 @@
-"""An envelope v1 decoder that shares no code with ours: written from the layout in the docs, with hmac, msgpack and AES."""
+"""An envelope v1 decoder that shares no code with ours: written from docs/envelope.md, with hmac, msgpack and AES."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from typing import Any
 import msgpack
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from tests.unit.infra.crypto.independent_hpke import open_hpke
+
+BOUND = (
+    "tenant", "channel", "job_id", "part", "kind", "sequence", "content_type", "schema", "request_id", "epoch", "item",
+    "extra",
+)  # fmt: skip
+
+
+def packed(value: Any) -> bytes:
+    """MessagePack, texts and bytes told apart."""
+    return bytes(msgpack.packb(value, use_bin_type=True))
+
 
 def gcm_open(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> bytes:
     """AES-256-GCM through the streaming interface; raises InvalidTag."""
@@ -17,30 +29,40 @@ def gcm_open(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> byte
     return decryptor.update(sealed[:-16]) + decryptor.finalize()
 
 
-def hkdf_sha512(key: bytes, info: bytes) -> bytes:
-    """RFC 5869 without salt; the first 32 bytes."""
-    extracted = hmac.new(bytes(64), key, hashlib.sha512).digest()
+def hkdf_sha512(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """RFC 5869; the first 32 bytes."""
+    extracted = hmac.new(salt, secret, hashlib.sha512).digest()
     return hmac.new(extracted, info + b"\x01", hashlib.sha512).digest()[:32]
 
 
-def open_v1(keys: dict[str, bytes], bound: dict[str, Any], envelope: bytes) -> bytes:
-    """The payload. `keys`: key-encryption keys by id; `bound`: the fields of the binding by name."""
-    assert envelope[:4] == b"LLE1"
-    version, suite, length = envelope[4:7]
-    assert (version, suite) == (1, 1)
-    at = 7 + length
-    key_id = envelope[7:at]
-    size = int.from_bytes(envelope[at : at + 2], "big")
-    wrapped = envelope[at + 2 : at + 2 + size]
-    at += 2 + size
-    commitment, nonce, sealed = envelope[at : at + 32], envelope[at + 32 : at + 44], envelope[at + 44 :]
+def readers_of(envelope: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
+    """Key id and wrapped secret of each reader, and what comes behind them."""
+    assert (envelope[:4], envelope[4], envelope[5]) == (b"LLE1", 1, 1)
+    found, rest = [], envelope[7:]
+    for _ in range(envelope[6]):
+        key_id, rest = rest[1 : 1 + rest[0]].decode(), rest[1 + rest[0] :]
+        size = int.from_bytes(rest[:2], "big")
+        found.append((key_id, rest[2 : 2 + size]))
+        rest = rest[2 + size :]
+    return found, rest
 
-    wrap_context = b"llmos-wrap-1\x00" + key_id + b"\x00" + bound["job_id"]
-    data_key = gcm_open(keys[key_id.decode()], wrapped[:12], wrapped[12:], wrap_context)
-    assert commitment == hkdf_sha512(data_key, b"llmos-envelope-1 commitment\x00" + bound["job_id"])
-    encryption_key = hkdf_sha512(data_key, b"llmos-envelope-1 encryption\x00" + bound["job_id"])
-    fields = ("tenant", "channel", "job_id", "part", "kind", "sequence", "content_type", "schema")
-    associated = msgpack.packb(
-        ["llmos-envelope-1", 1, 1, key_id.decode(), *(bound[name] for name in fields)], use_bin_type=True
-    )
+
+def unwrapped(algorithm: str, key: bytes, key_id: str, wrapped: bytes, tenant: str) -> bytes:
+    """The secret in `wrapped`."""
+    context = b"llmos-secret-1\x00" + tenant.encode()
+    if algorithm == "aes-256-gcm":
+        return gcm_open(key, wrapped[:12], wrapped[12:], b"llmos-wrap-1\x00" + key_id.encode() + b"\x00" + context)
+    return open_hpke(algorithm, key, wrapped, info=context)
+
+
+def open_v1(algorithm: str, key_id: str, key: bytes, bound: dict[str, Any], envelope: bytes) -> bytes:
+    """The payload, for the reader with this key. `bound`: the fields of the binding by name."""
+    readers, rest = readers_of(envelope)
+    salt, commitment, nonce, sealed = rest[:32], rest[32:64], rest[64:76], rest[76:]
+    secret = unwrapped(algorithm, key, key_id, dict(readers)[key_id], bound["tenant"])
+    context = packed([bound[name] for name in ("tenant", "job_id", "request_id", "epoch", "extra")])
+    assert commitment == hkdf_sha512(secret, salt, b"llmos-envelope-1 commitment\x00" + context)
+    encryption_key = hkdf_sha512(secret, salt, b"llmos-envelope-1 encryption\x00" + context)
+    head = hashlib.sha256(envelope[: -len(rest)]).digest()
+    associated = packed(["llmos-envelope-1", 1, 1, head, *(bound[name] for name in BOUND)])
     return gcm_open(encryption_key, nonce, sealed, associated)

@@ -8,7 +8,8 @@ from llmos.infra.crypto.blobs import open_blob, seal_blob
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import check_mac, mac
-from llmos.infra.crypto.secrets import new_secret, unwrap_secret, wrap_secret
+from llmos.infra.crypto.roles import for_service
+from llmos.infra.crypto.secrets import fingerprint, new_secret, unwrap_previous, unwrap_secret, wrap_secret
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import EnvelopeRejected
 
@@ -54,14 +55,32 @@ def test_a_tenants_secret_is_for_that_tenant() -> None:
         unwrap_secret(keys, Tenant(name="other", wrapped_secret=wrapped, key_id=key_id))
 
 
-def test_a_blob_opens_in_its_context_with_the_system_key() -> None:
-    """Its key is the system's; another context, or a tenant's of the same name, opens nothing."""
+def test_the_secret_before_a_rotation_opens_too() -> None:
+    """Each with the key it was wrapped under; a tenant without one has none."""
     keys = Keyring.memory()
-    key_id, sealed = seal_blob(keys, b"requests:3:17", b"a record")
+    old, new = new_secret(), new_secret()
+    old_id, old_wrapped = wrap_secret(keys, "demo", old)
+    keys = keys.rotated("system")
+    key_id, wrapped = wrap_secret(keys, "demo", new)
+    tenant = Tenant(
+        name="demo", wrapped_secret=wrapped, key_id=key_id, previous_secret=old_wrapped, previous_key_id=old_id
+    )
+    assert (unwrap_secret(keys, tenant), unwrap_previous(keys, tenant)) == (new, old)
+    assert unwrap_previous(keys, Tenant(name="demo")) == b""
+    assert fingerprint(old) != fingerprint(new)
+    assert len(fingerprint(old)) == 32
+
+
+def test_a_blob_opens_in_its_context_for_operators() -> None:
+    """The public half is enough to seal it, and opens nothing; another context, or another use of the key, neither."""
+    keys = Keyring.memory()
+    sealer = for_service(keys, "ingest")
+    key_id, sealed = seal_blob(sealer, b"requests:3:17", b"a record")
     assert b"a record" not in sealed
-    assert key_id in {e.id for e in keys.entries if e.purpose == "system"}
+    assert key_id == keys.active("dead").id
     assert open_blob(keys, key_id, b"requests:3:17", sealed) == b"a record"
-    with pytest.raises(EnvelopeRejected):
-        open_blob(keys, key_id, b"requests:3:18", sealed)
+    for holder, context in ((keys, b"requests:3:18"), (sealer, b"requests:3:17"), (Keyring.memory(), b"requests:3:17")):
+        with pytest.raises(EnvelopeRejected):
+            open_blob(holder, key_id, context, sealed)
     with pytest.raises(EnvelopeRejected):
         unwrap_secret(keys, Tenant(name="requests", wrapped_secret=sealed, key_id=key_id))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Hold, LedgerAway, Limit, Limits
-from llmos.pipelines.admission.credits import grant
+from llmos.pipelines.admission.quotas import admit
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.job import LANES
 from tests.kit.ledger_kit import LIMITS, LedgerKit, holds
 from tests.kit.ledger_storm import STEPS, weather
@@ -52,6 +53,9 @@ async def test_every_call_says_that_it_is_away() -> None:
         ledger.hold(holds(1), LIMITS, 60.0),
         ledger.release(["x"]),
         ledger.use(),
+        ledger.tenants(),
+        ledger.charge({}),
+        ledger.seen([], 60.0),
         ledger.generation(),
         ledger.reconcile([], 60.0, 1.0),
         ledger.lease([], 60.0),
@@ -71,19 +75,30 @@ async def test_every_call_says_that_it_is_away() -> None:
 
 
 _limit = st.builds(Limit, st.integers(1, 5), st.integers(1, 50))
+_quota = st.builds(
+    Quotas,
+    jobs=st.integers(0, 3),
+    bytes=st.integers(0, 60),
+    requests_per_second=st.sampled_from([0.0, 0.1, 0.25]),
+    burst_seconds=st.sampled_from([1.0, 10.0]),
+)
 
 
 @given(
     limits=st.builds(Limits, st.fixed_dictionaries(dict.fromkeys(LANES, _limit)), _limit),
-    wanted=st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 40)), max_size=20),
+    wanted=st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 40), st.sampled_from("abc")), max_size=20),
+    quotas=st.dictionaries(st.sampled_from("ab"), _quota),
 )
-async def test_decides_as_admission_does(limits: Limits, wanted: list[tuple[str, int]]) -> None:
-    """The ledger and the rule of `credits` grant the same number and count the same."""
-    asked = [Hold(str(i), lane, size, "t") for i, (lane, size) in enumerate(wanted)]  # type: ignore[arg-type]
+async def test_decides_as_admission_does(
+    limits: Limits, wanted: list[tuple[str, int, str]], quotas: dict[str, Quotas]
+) -> None:
+    """The ledger and the policies of `admission` decide the same and count the same."""
+    asked = [Hold(str(i), lane, size, tenant) for i, (lane, size, tenant) in enumerate(wanted)]  # type: ignore[arg-type]
     ledger = Hands().ledger
-    granted = grant({}, asked, limits)
-    assert await ledger.hold(asked, limits, 60.0) == granted.taken
-    assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == granted.use
+    admission = admit({}, {}, asked, limits, quotas)
+    assert await ledger.hold(asked, limits, 60.0, quotas) == admission.outcomes
+    assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == admission.lanes
+    assert {name: use for name, use in (await ledger.tenants()).items() if use.jobs} == admission.tenants
 
 
 @given(steps=STEPS)

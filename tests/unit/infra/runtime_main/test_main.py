@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from llmos.infra.crypto.keyfile import create_keyring, load_keyring
+from llmos.infra.crypto.keyfile import changed, create_keyring, export_keyring, load_keyring
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.live import LiveKeyring
+from llmos.infra.crypto.roles import for_service
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Ledger
 from llmos.infra.log.clock import WallClock
@@ -105,7 +109,8 @@ def test_a_service_that_returns_is_clean(bench: Bench) -> None:
     (ctx,) = given
     assert ctx.service == "ingest"
     assert ctx.settings is bench.settings
-    assert ctx.keyring.entries == load_keyring(bench.settings.keyring).entries
+    assert isinstance(ctx.keyring, LiveKeyring)
+    assert ctx.keyring.current.entries == for_service(load_keyring(bench.settings.keyring), "ingest").entries
     assert not ctx.stop.is_set()
     assert bench.closed == ["ledger", "log"]
     assert bench.names() == ["service_started", "service_stopped"]
@@ -252,6 +257,51 @@ def test_a_close_that_hangs_is_given_up(bench: Bench, monkeypatch: pytest.Monkey
     bench.close_hangs = True
     assert bench.run(returns) == 0
     assert [e["what"] for e in bench.events() if e["event"] == "close_timed_out"] == ["log"]
+
+
+def test_a_crash_writes_no_core_file(bench: Bench) -> None:
+    """There would be keys and payloads in it."""
+    limits: list[tuple[int, int]] = []
+
+    async def body(ctx: Context) -> None:
+        limits.append(resource.getrlimit(resource.RLIMIT_CORE))
+
+    assert bench.run(body) == 0
+    assert limits == [(0, 0)]
+
+
+def test_keys_that_rotate_come_to_a_running_service(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anybody asking for them: the file is looked at all the time."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
+
+    seen = threading.Event()
+    look = LiveKeyring.refresh
+
+    def refresh(keys: LiveKeyring) -> bool:
+        found = look(keys)
+        if found:
+            seen.set()
+        return found
+
+    monkeypatch.setattr(LiveKeyring, "refresh", refresh)
+
+    async def body(ctx: Context) -> None:
+        assert isinstance(ctx.keyring, LiveKeyring)
+        before = ctx.keyring.current.active("system").id
+        await asyncio.to_thread(changed, bench.settings.keyring, lambda keyring: keyring.rotated("system"))
+        assert await asyncio.to_thread(seen.wait, PATIENCE)
+        assert ctx.keyring.current.active("system").id != before
+
+    assert bench.run(body) == 0
+    assert "keyring_reloaded" in bench.names()
+
+
+def test_a_service_without_its_keys_does_not_start(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    """A copy of the keyring that was made for another service."""
+    bench.settings.keyring.unlink()
+    export_keyring(Keyring.memory(), "worker", bench.settings.keyring)
+    assert bench.run(returns) == 78
+    assert "lacks what ingest needs, keys for system" in capsys.readouterr().err
 
 
 def test_nothing_stays_behind(bench: Bench) -> None:

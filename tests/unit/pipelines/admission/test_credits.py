@@ -1,13 +1,11 @@
-"""Admission by counts: what fits, what is granted, when a paused lane goes on."""
+"""The credits of lanes: what fits, and when a paused lane goes on."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmos.infra.ledger.port import Hold, LaneUse, Limit, Limits
-from llmos.pipelines.admission.credits import fits, grant, may_resume
+from llmos.infra.ledger.port import LaneUse, Limit, Limits
+from llmos.pipelines.admission.credits import fits, may_resume
 from llmos.schemas.job import LANES, Lane
 
 LIMITS = Limits({"interactive": Limit(2, 100), "standard": Limit(2, 100), "batch": Limit(1, 50)}, Limit(2, 60))
@@ -37,35 +35,6 @@ def use(**lanes: tuple[int, int]) -> Use:
 def test_fits(held: Use, lane: Lane, size: int, fit: bool) -> None:
     """Own credits first, then what all lanes share; an empty lane always."""
     assert fits(held, lane, size, LIMITS) is fit
-
-
-def hold(name: str, lane: Lane, size: int) -> Hold:
-    return Hold(name, lane, size, "demo")
-
-
-@pytest.mark.parametrize(
-    ("held", "asked", "taken", "then"),
-    [
-        pytest.param(use(), [], 0, use(), id="nothing is asked"),
-        pytest.param(use(), [("batch", 999)], 1, use(batch=(1, 999)), id="the first of an empty lane"),
-        pytest.param(
-            use(), [("batch", 999), ("batch", 1)], 1, use(batch=(1, 999)), id="the second sees what the first took"
-        ),
-        pytest.param(
-            use(standard=(4, 0)), [("standard", 1), ("interactive", 1)], 0, use(standard=(4, 0)),
-            id="nothing behind one that does not fit",
-        ),
-        pytest.param(
-            use(), [("interactive", 10)] * 5, 4, use(interactive=(4, 40)), id="own credits, then the overflow"
-        ),
-    ],
-)  # fmt: skip
-def test_grant(held: Use, asked: list[tuple[Lane, int]], taken: int, then: Use) -> None:
-    """In order until one does not fit, each seeing those before it."""
-    before = dict(held)
-    granted = grant(held, [hold(str(i), lane, size) for i, (lane, size) in enumerate(asked)], LIMITS)
-    assert (granted.taken, granted.use) == (taken, then)
-    assert held == before, "the use that was given is not touched"
 
 
 @pytest.mark.parametrize(
@@ -103,17 +72,3 @@ def test_a_lane_goes_on_when_the_overflow_is_free(held: Use, goes_on: bool) -> N
     """Half of 4 jobs and 100 bytes that all lanes share, as they use it together."""
     limits = Limits({lane: Limit(10, 1000) for lane in LANES}, Limit(4, 100))
     assert may_resume(held, "standard", limits, 0.5) is goes_on
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),
-    st.lists(st.tuples(st.sampled_from(LANES), st.integers(0, 120)), max_size=20),
-)
-def test_credits_are_never_overdrawn(first: list[tuple[Lane, int]], second: list[tuple[Lane, int]]) -> None:
-    """However holds come, what goes beyond the lanes' own credits stays within the overflow, a lane's first hold aside."""
-    granted = grant({}, [hold(str(i), *asked) for i, asked in enumerate(first)], LIMITS)
-    granted = grant(granted.use, [hold(str(i), *asked) for i, asked in enumerate(second)], LIMITS)
-    over = sum(max(own.jobs - LIMITS.lanes[lane].jobs, 0) for lane, own in granted.use.items())
-    assert over <= LIMITS.overflow.jobs
-    beyond = {lane: own.bytes - LIMITS.lanes[lane].bytes for lane, own in granted.use.items() if own.jobs > 1}
-    assert all(excess <= LIMITS.overflow.bytes for excess in beyond.values())

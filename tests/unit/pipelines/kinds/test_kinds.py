@@ -92,6 +92,55 @@ def test_rubbish_is_refused_not_raised(kind: str, body: bytes, encoding: str) ->
     assert len(str(refused.value)) < 2048
 
 
+def refusal(kind: str, data: bytes, encoding: str) -> InvalidRequest | None:
+    """What is said of this input; nothing where it is taken."""
+    try:
+        kind_named(kind).read(data, encoding)
+    except InvalidRequest as problem:
+        return problem
+    return None
+
+
+CANARY = "canary' `$.x` \" - at `$.y`"
+WRONG: list[Any] = [
+    CANARY, [CANARY], [CANARY, 1], {CANARY: CANARY}, {CANARY: {CANARY: 1}}, [{"role": CANARY, "content": CANARY}],
+    [{"role": "user", "content": [CANARY]}], [{CANARY: CANARY}], [CANARY] * 2000, [[CANARY]], 1.5, -1, None, True, CANARY * 50,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", [JSON, MSGPACK])
+@pytest.mark.parametrize(
+    ("kind", "field"), [(kind, field) for kind, type_ in INPUTS.items() for field in type_.__struct_fields__]
+)
+def test_what_is_wrong_is_never_quoted(kind: str, field: str, encoding: str) -> None:
+    """Whatever stands in whichever field of whichever kind: the refusal says where, and nothing of what was there."""
+    encode = json.dumps if encoding == JSON else msgspec.msgpack.encode
+    found = []
+    for value in [*WRONG, {field: CANARY}]:
+        for body in ({field: value}, {field: value, "text": CANARY, "prompt": CANARY}, {CANARY: 1, field: value}):
+            data = encode(body)
+            found.append(refusal(kind, data.encode() if isinstance(data, str) else data, encoding))
+    refused = [problem for problem in found if problem is not None]
+    assert len(refused) > len(WRONG)
+    assert "canary" not in "".join(map(str, refused))
+    assert all(str(problem.values["where"]).startswith("input") for problem in refused)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("encoding", [JSON, MSGPACK])
+def test_a_cut_or_garbled_input_is_never_quoted(kind: str, encoding: str) -> None:
+    """Cut anywhere, or with any byte replaced by one that no UTF-8 has."""
+    body = {"text": ["canary", "canary"], "prompt": ["canary"], "stop": ["canary"]}
+    data = json.dumps(body).encode() if encoding == JSON else msgspec.msgpack.encode(body)
+    found = [
+        refusal(kind, broken, encoding)
+        for at in range(len(data))
+        for broken in (data[:at], data[:at] + b"\xff" + data[at + 1 :])
+    ]
+    assert sum(problem is not None for problem in found) > len(data)
+    assert "canary" not in "".join(map(str, found))
+
+
 def test_an_unknown_kind_is_told_the_known_ones() -> None:
     """All kinds of the schema are here, and the refusal lists them."""
     assert set(KINDS) == set(INPUTS)

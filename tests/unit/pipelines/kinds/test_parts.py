@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from llmos.infra.crypto.crc import crc32c
-from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.envelope import parse
+from llmos.infra.crypto.keyring import Keyring, fresh_key
 from llmos.pipelines.kinds.base import PartPlan
-from llmos.pipelines.kinds.parts import open_part, seal_job
-from llmos.schemas.errors import EnvelopeRejected, TooLarge
+from llmos.pipelines.kinds.parts import open_part, seal_job, seal_parts
+from llmos.schemas.errors import BadSetting, EnvelopeRejected, TooLarge
 from llmos.schemas.ids import job_id
 from llmos.schemas.job import Head, Part
 from llmos.schemas.limits import RECORD_BYTES
@@ -104,3 +105,51 @@ def test_parts_that_fit_no_record_are_refused() -> None:
     with pytest.raises(TooLarge, match="split into parts"):
         sealed(head(), [PartPlan(0, 1, b"x" * (RECORD_BYTES // 2), 0, 0, 0)] * 2)
     assert len(sealed(head(), [PartPlan(0, 1, b"x" * (RECORD_BYTES // 2), 0, 0, 0)]).parts) == 1
+
+
+def readers(job: Job) -> list[str]:
+    return [key_id for key_id, _ in parse(job.parts[0].envelope).wrapped]
+
+
+def test_a_tenants_own_key_opens_its_parts() -> None:
+    """Beside the pool's, where it has one; another tenant's does not."""
+    keys = KEYS.completed(["demo", "acme"])
+    job = sealed(head(), keys=keys)
+    assert readers(job) == [keys.active("tenant", "demo").id, keys.active("pool").id]
+    for holder, opens in ((("tenant", "demo"), True), (("pool", ""), True), (("tenant", "acme"), False)):
+        ring = Keyring([keys.active(*holder)])  # type: ignore[arg-type]
+        if opens:
+            assert open_part(ring, job.head, job.parts[0]).input == b"first body"
+        else:
+            with pytest.raises(EnvelopeRejected):
+                open_part(ring, job.head, job.parts[0])
+
+
+def test_without_a_key_of_its_own_the_pool_alone_opens_them() -> None:
+    """A tenant need not have one; without the pool's there would be nobody to do the work."""
+    assert readers(sealed(head())) == [KEYS.active("pool").id]
+    with pytest.raises(BadSetting, match="no active key for 'pool'"):
+        sealed(head(), keys=Keyring([fresh_key("tenant", "demo")]))
+
+
+def test_erased_and_rotated_nothing_opens_a_part_again() -> None:
+    """With the tenant's key destroyed the pool still reads; with the pool key of its time destroyed, too, nobody does."""
+    keys = KEYS.completed(["demo"])
+    job = sealed(head(), keys=keys)
+    tenants_gone = keys.destroyed(keys.active("tenant", "demo").id, active=True)
+    assert open_part(tenants_gone, job.head, job.parts[0]).input == b"first body"
+    both_gone = tenants_gone.rotated("pool").destroyed(keys.active("pool").id)
+    assert not any(map(both_gone.has, readers(job)))
+    with pytest.raises(EnvelopeRejected):
+        open_part(both_gone, job.head, job.parts[0])
+    assert readers(sealed(head(), keys=both_gone)) == [both_gone.active("pool").id]
+
+
+def test_the_public_half_of_a_pool_pair_suffices_to_seal() -> None:
+    """So that a client can seal its parts itself, and nobody between it and the workers opens them."""
+    pool = fresh_key("pool", algorithm="x25519")
+    half = Keyring([msgspec.structs.replace(pool, key=b"")])
+    parts = seal_parts(half, head(), PLANS, DIGEST_KEY, ["pool"])
+    with pytest.raises(EnvelopeRejected):
+        open_part(half, head(), parts[0])
+    assert [open_part(Keyring([pool]), head(), part).input for part in parts] == [plan.body for plan in PLANS]

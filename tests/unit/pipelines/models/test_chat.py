@@ -175,6 +175,25 @@ def test_a_template_s_own_words_are_the_refusal(decoder: Path) -> None:
         tokenizer.chat_prompt(messages([("user", "a"), ("tool", "b")]))
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('I do not like ' + messages[0].content) }}",
+        "{{ raise_exception(messages[0].content) }}",
+        "{{ messages[0].content | int(default=messages[0].content) + 1 }}",
+        "{{ messages[0][messages[0].content].x }}",
+        "{{ {'a': 1}[messages[0].content] + 1 }}",
+        "{{ messages[0].content.nothing() }}",
+    ],
+)
+def test_a_template_never_quotes_the_conversation(decoder: Path, template: str) -> None:
+    """Refusals travel in the clear: only words that stand in the template itself are repeated."""
+    write(decoder, chat_template=template)
+    with pytest.raises(InvalidRequest, match=r"input\.messages: .*does not take this conversation \(\w+\)") as refused:
+        load(decoder).chat_prompt(messages([("user", "canary")]))
+    assert "canary" not in str(refused.value)
+
+
 def test_a_model_without_a_template_takes_no_messages(decoder: Path) -> None:
     """Named, so that another can be chosen; prompts go on as before."""
     tokenizer = load(decoder)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from llmos.infra.crypto.channels import output_digest
 from llmos.schemas.ids import epoch_of
-from llmos.schemas.job import ErrorInfo, Item, Origin, Usage
+from llmos.schemas.job import ErrorInfo, Item, Option, Origin, Usage
 from llmos.schemas.limits import RECORD_BYTES
-from llmos.schemas.partials import Verdict
+from llmos.schemas.partials import Outcome, Verdict
 from llmos.schemas.results import RESULTS, Stages
 from llmos.services.aggregator.answering import ROOM, answer_outcomes, answer_verdict
 from tests.kit.bench import NOW, head
@@ -64,6 +66,31 @@ def test_a_receipt_is_the_answer_without_its_payload() -> None:
     assert not hasattr(receipt, "items")
 
 
+def test_a_receipt_says_how_it_was_computed() -> None:
+    """Precision of the parts, options of the head, how many parts and items, and which items those were."""
+    options = [Option("max_tokens", 8.0)]
+    asked = head(options=options)
+    parts = [outcome(asked, items="ab", precision="bfloat16"), outcome(asked, part=1, items="c", precision="float32")]
+    parts = [_with_digests(part) for part in parts]
+    receipt = answer_outcomes(1, 5, asked, parts, NOW).receipt
+    assert (receipt.precision, receipt.options) == ("bfloat16, float32", options)
+    assert (receipt.part_count, receipt.item_count) == (2, 3)
+    assert receipt.output_digest == output_digest([bytes([index]) * 32 for index in (0, 1, 10)])
+    assert receipt.signature == b"", "it is signed when all is in it"
+
+
+def test_without_digests_a_receipt_has_none() -> None:
+    """An item whose part could not be opened has no digest: then the receipt does not say which answer it was."""
+    parts = [_with_digests(outcome(HEAD, items="ab")), outcome(HEAD, part=1, items="!")]
+    receipt = answer_outcomes(1, 5, HEAD, parts, NOW).receipt
+    assert (receipt.output_digest, receipt.precision, receipt.item_count) == (b"", "", 3)
+
+
+def _with_digests(part: Outcome) -> Outcome:
+    items = [msgspec.structs.replace(item, digest=bytes([item.output_index]) * 32) for item in part.items]
+    return msgspec.structs.replace(part, items=items)
+
+
 @pytest.mark.parametrize(
     ("verdict", "fields", "binds"),
     [
@@ -85,6 +112,7 @@ def test_verdicts(verdict: Any, fields: dict[str, Any], binds: bool) -> None:
     assert answer.epochs == ([fields["epoch"]] if "epoch" in fields else [])
     assert (answer.stages.sealed_at, answer.stages.dispatched_at) == (NOW - 1, 0.0)
     assert (made.receipt.binds, made.receipt.hold, made.receipt.attempts) == (binds, HEAD.hold, 0)
+    assert (made.receipt.part_count, made.receipt.item_count, made.receipt.output_digest) == (0, 0, b"")
     assert RESULTS.decode(made.value) == answer
 
 
@@ -96,6 +124,7 @@ def test_an_answer_that_fits_no_record_is_a_failure() -> None:
     assert made.answer.status == "failed"
     assert made.answer.error is not None
     assert (made.answer.error.code, made.receipt.code, made.answer.items) == ("too_large", "too_large", [])
+    assert (made.receipt.part_count, made.receipt.item_count, made.receipt.output_digest) == (1, 0, b"")
     assert len(made.value) < 1000 < ROOM
     assert RESULTS.decode(made.value) == made.answer
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.infra.crypto.receipts import check_receipt
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Hold
 from llmos.infra.log.port import Place, TopicSpec
@@ -23,7 +24,7 @@ from llmos.schemas.results import RESULTS, USAGE, Answer, Receipt
 from llmos.services.aggregator.credits import Credits
 from llmos.services.aggregator.merger import Merger
 from llmos.services.ingest.credits import limits_of
-from tests.kit.bench import HandClock, configured, context, head, record
+from tests.kit.bench import KEYS, HandClock, configured, context, head, record
 from tests.kit.log_bench import everything
 from tests.unit.services.aggregator.making import BAD, outcome
 
@@ -31,6 +32,7 @@ PLACE = Place("partials", 1)
 DEAD_PLACE = Place("dead", 0)
 ONE = head("one")
 TWO = head("two", 1, parts=2, items=2)
+PUBLIC = {entry.id: entry.public for entry in KEYS.entries if entry.purpose == "receipt"}
 
 
 class Fed:
@@ -83,6 +85,7 @@ def answers(ready: list[Ready]) -> list[tuple[int, str, str]]:
         receipt: Receipt = USAGE.decode(entry.receipt.value)
         assert (answer.s, answer.status) == (entry.s, receipt.status) == (receipt.s, receipt.status)
         assert entry.result.key == entry.receipt.key == answer.job_id
+        assert check_receipt(entry.receipt.value, PUBLIC), "receipts of outcomes and of verdicts are signed"
         found.append((answer.s, answer.status, b"".join(item.output for item in answer.items).decode()))
     return found
 
@@ -233,6 +236,7 @@ async def test_a_missing_reply_topic_costs_only_the_copy(fed: Fed) -> None:
     """The answer is made without it, and the receipt says so."""
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.gone")))
     assert ready.copy is None
+    assert check_receipt(ready.receipt.value, PUBLIC)
     assert USAGE.decode(ready.receipt.value).reply_failed == "there is no topic reply.gone"
     assert answers([ready]) == [(5, "completed", "a")]
 
@@ -245,7 +249,9 @@ async def test_a_reply_topic_that_refuses_costs_only_the_copy(fed: Fed) -> None:
     receipt: Receipt = USAGE.decode(bare.receipt.value)
     assert receipt.reply_failed.startswith("too large")
     assert len(receipt.reply_failed) == 512
-    assert msgspec.structs.replace(receipt, reply_failed="") == USAGE.decode(ready.receipt.value)
+    before: Receipt = USAGE.decode(ready.receipt.value)
+    assert msgspec.structs.replace(receipt, reply_failed="", signature=before.signature) == before
+    assert check_receipt(bare.receipt.value, PUBLIC)
     assert bare.receipt.key == ready.receipt.key
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from llmos.infra.ledger.memory import MemoryLedger
-from llmos.infra.ledger.port import Hold
+from llmos.infra.ledger.port import Hold, OverQuota
 from llmos.infra.runtime.context import Context
 from llmos.schemas.base import encode
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.job import LANES, Lane
 from llmos.schemas.telemetry import LiveCounts, WorkerDied
 from llmos.services.ingest.credits import OVERLAP_SECONDS, Credits, limits_of
@@ -36,14 +37,19 @@ async def ctx(clock: HandClock) -> Context:
     return context(clock, SETTINGS)
 
 
-def holds(*names: str, lane: Lane = "standard", size: int = 10) -> list[Hold]:
-    return [Hold(name, lane, size, "demo") for name in names]
+NONE: dict[str, Quotas] = {}
 
 
-def counts(clock: HandClock, at: float, **lanes: tuple[int, int]) -> Any:
+def holds(*names: str, lane: Lane = "standard", size: int = 10, tenant: str = "demo") -> list[Hold]:
+    return [Hold(name, lane, size, tenant) for name in names]
+
+
+def counts(
+    clock: HandClock, at: float, tenants: dict[str, tuple[int, int]] | None = None, **lanes: tuple[int, int]
+) -> Any:
     """The scheduler's word, `at` seconds from now."""
     live: dict[Lane, tuple[int, int]] = dict.fromkeys(LANES, (0, 0)) | lanes  # type: ignore[assignment]
-    return record(encode(LiveCounts(at=clock.at + at, term=1, lanes=live, tenants={})), "telemetry")
+    return record(encode(LiveCounts(at=clock.at + at, term=1, lanes=live, tenants=tenants or {})), "telemetry")
 
 
 def away(ctx: Context, gone: bool = True) -> None:
@@ -62,18 +68,18 @@ def test_the_settings_are_the_limits() -> None:
 async def test_credits_come_from_the_ledger(ctx: Context) -> None:
     """Own credits, then the overflow, then none; what is released can be taken again, what is held is not charged twice."""
     credits = Credits(ctx)
-    assert await credits.take([]) == 0
-    assert await credits.take(holds("a", "b", "c", "d")) == 3
-    assert await credits.take(holds("a", "b", "c")) == 3
-    assert await credits.take(holds("d")) == 0
+    assert len(await credits.take([], NONE)) == 0
+    assert len(await credits.take(holds("a", "b", "c", "d"), NONE)) == 3
+    assert len(await credits.take(holds("a", "b", "c"), NONE)) == 3
+    assert len(await credits.take(holds("d"), NONE)) == 0
     await ctx.ledger.release(["b"])
-    assert await credits.take(holds("d", "e")) == 1
+    assert len(await credits.take(holds("d", "e"), NONE)) == 1
 
 
 async def test_a_lane_goes_on_when_enough_is_free(ctx: Context) -> None:
     """Half of the lane's credits or of the overflow must be free; lanes that are not paused do not matter."""
     credits = Credits(ctx)
-    await credits.take(holds("a", "b", "c"))
+    await credits.take(holds("a", "b", "c"), NONE)
     assert not await credits.may_resume({"standard"})
     assert not await credits.may_resume(set())
     assert await credits.may_resume({"standard", "batch"})
@@ -85,9 +91,9 @@ async def test_without_a_ledger_what_was_admitted_counts(ctx: Context, clock: Ha
     """Before the scheduler ever spoke, an instance still admits no more than the credits allow."""
     away(ctx)
     credits = Credits(ctx)
-    assert await credits.take(holds("a", "b")) == 2
+    assert len(await credits.take(holds("a", "b"), NONE)) == 2
     clock.at += 3600
-    assert await credits.take(holds("c", "d")) == 1
+    assert len(await credits.take(holds("c", "d"), NONE)) == 1
     assert not await credits.may_resume({"standard"})
     clock.at += SETTINGS.ingest.hold_seconds
     assert await credits.may_resume({"standard"}), "a credit that nobody released runs out"
@@ -97,43 +103,43 @@ async def test_without_a_ledger_the_scheduler_says_what_is_live(ctx: Context, cl
     """Live counts take the place of what was admitted before them; what came since is added."""
     away(ctx)
     credits = Credits(ctx)
-    assert await credits.take(holds("a", "b", "c")) == 3
+    assert len(await credits.take(holds("a", "b", "c"), NONE)) == 3
     clock.at += 10
     credits.note_telemetry(counts(clock, 0.0, standard=(1, 10)))
     assert await credits.may_resume({"standard"})
-    assert await credits.take(holds("d", "e", "f")) == 2
+    assert len(await credits.take(holds("d", "e", "f"), NONE)) == 2
 
 
 async def test_what_the_counts_may_have_missed_is_counted_again(ctx: Context, clock: HandClock) -> None:
     """A job admitted just before the counts were taken may be missing from them: rather too few than too many."""
     away(ctx)
     credits = Credits(ctx)
-    await credits.take(holds("a"))
+    await credits.take(holds("a"), NONE)
     clock.at += OVERLAP_SECONDS
     credits.note_telemetry(counts(clock, 0.0))
-    assert await credits.take(holds("b", "c", "d")) == 2
+    assert len(await credits.take(holds("b", "c", "d"), NONE)) == 2
     clock.at += OVERLAP_SECONDS + 0.1
     credits.note_telemetry(counts(clock, 0.0))
-    assert await credits.take(holds("e", "f", "g", "h")) == 3
+    assert len(await credits.take(holds("e", "f", "g", "h"), NONE)) == 3
 
 
 async def test_the_ledger_comes_back(ctx: Context) -> None:
     """While it is away nothing is held there; afterwards it decides again."""
     credits = Credits(ctx)
     away(ctx)
-    assert await credits.take(holds("a", "b", "c", "d")) == 3
+    assert len(await credits.take(holds("a", "b", "c", "d"), NONE)) == 3
     away(ctx, gone=False)
     assert (await ctx.ledger.use())["standard"].jobs == 0
-    assert await credits.take(holds("e", "f", "g", "h")) == 3
+    assert len(await credits.take(holds("e", "f", "g", "h"), NONE)) == 3
     assert (await ctx.ledger.use())["standard"].jobs == 3
 
 
 async def test_what_a_ledger_granted_counts_when_it_goes_away(ctx: Context) -> None:
     """Jobs admitted through the ledger are not forgotten the moment it cannot be reached."""
     credits = Credits(ctx)
-    assert await credits.take(holds("a", "b", "c")) == 3
+    assert len(await credits.take(holds("a", "b", "c"), NONE)) == 3
     away(ctx)
-    assert await credits.take(holds("d")) == 0
+    assert len(await credits.take(holds("d"), NONE)) == 0
 
 
 async def test_other_telemetry_changes_nothing(ctx: Context, clock: HandClock) -> None:
@@ -144,4 +150,38 @@ async def test_other_telemetry_changes_nothing(ctx: Context, clock: HandClock) -
     credits.note_telemetry(record(encode(WorkerDied(device="d", node="n", pid=1, at=clock.at)), "telemetry"))
     credits.note_telemetry(record(b"\xc1", "telemetry"))
     credits.note_telemetry(record(None, "telemetry"))
-    assert await credits.take(holds("a")) == 0
+    assert len(await credits.take(holds("a"), NONE)) == 0
+
+
+async def test_a_quota_refuses_with_or_without_a_ledger(ctx: Context, clock: HandClock) -> None:
+    """What is beyond it is told with its numbers and stops nobody; what the ledger had counted is known when it goes away."""
+    quotas = {"acme": Quotas(jobs=1)}
+    credits = Credits(ctx)
+    asked = [*holds("a", "b", tenant="acme"), *holds("c")]
+    over = OverQuota("jobs", 1, 1, 1.0)
+    assert await credits.take(asked, quotas) == ["taken", over, "taken"]
+    away(ctx)
+    assert await credits.take(asked[1:2], quotas) == [over]
+    clock.at += 10
+    credits.note_telemetry(counts(clock, 0.0))
+    assert await credits.take(asked[1:2], quotas) == ["taken"], "the scheduler says that nothing is live"
+    credits.note_telemetry(counts(clock, 5.0, tenants={"acme": (1, 10)}))
+    assert await credits.take(holds("d", tenant="acme"), quotas) == [over]
+
+
+async def test_rates_hold_without_a_ledger(ctx: Context, clock: HandClock) -> None:
+    """What was spent before it went away counts, is earned back, and a rate that changes holds at once."""
+    quotas = {"acme": Quotas(requests_per_second=1.0, burst_seconds=2.0)}
+    credits = Credits(ctx)
+    assert await credits.take(holds("a", tenant="acme"), quotas) == ["taken"]
+    assert await credits.take(holds("a", tenant="acme"), quotas) == ["known"], "which is not spent twice"
+    away(ctx)
+    taken, over = await credits.take(holds("b", "c", tenant="acme"), quotas)
+    assert (taken, over) == ("taken", OverQuota("requests", 2.0, 2.0, 1.0))
+    clock.at += 0.5
+    faster = {"acme": Quotas(requests_per_second=8.0, burst_seconds=1.0)}
+    assert await credits.take(holds("d", tenant="acme"), faster) == ["taken"]
+    clock.at += 0.125
+    credits.note_telemetry(counts(clock, 5.0))
+    assert (await credits.take(holds("e", tenant="acme"), quotas))[0] == OverQuota("requests", 1.5, 2.0, 0.5)
+    assert await credits.take(holds("e", tenant="acme"), NONE) == ["taken"]

@@ -13,12 +13,13 @@ from llmos.infra.runtime.context import Context
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted
 from llmos.infra.stages.origins import Origins
 from llmos.schemas.admitted import ADMITTED, Admitted, Refusal
+from llmos.schemas.catalog import Quotas
 from llmos.schemas.dead import DEAD, DeadContents, DeadLetter
 from llmos.schemas.ids import job_id, partition_of
 from llmos.schemas.job import Origin
+from llmos.services.ingest.authenticating import Tenants
 from llmos.services.ingest.credits import Credits
 from llmos.services.ingest.handler import IngestHandler
-from llmos.services.ingest.reading import Tenants
 from tests.kit.bench import KEYS, PARTITIONS, SECRET, HandClock, configured, context, record, tenant
 
 PLACE = Place("requests", 1)
@@ -26,6 +27,11 @@ FEW = {"jobs": 1, "bytes": 1000}
 SETTINGS = configured(ingest={"standard": {"jobs": 2, "bytes": 1000}, "batch": FEW, "overflow": FEW})
 WRONG = {"priority": 99}
 RUBBISH = b"\xc1"
+THEM = {
+    "demo": tenant(),
+    "strict": tenant("strict", mac="required"),
+    "capped": tenant("capped", mac="required", quotas=Quotas(jobs=1)),
+}
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ async def ctx() -> Context:
 
 @pytest.fixture
 def handler(ctx: Context) -> IngestHandler:
-    return IngestHandler(ctx, Tenants({"demo": tenant()}.get, lambda _: SECRET), Credits(ctx), PARTITIONS)
+    return IngestHandler(ctx, Tenants(THEM.get, lambda *_: (SECRET,)), Credits(ctx), PARTITIONS)
 
 
 def records(*bodies: dict[str, Any] | bytes, topic: str = "requests") -> list[Record]:

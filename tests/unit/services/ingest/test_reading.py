@@ -18,17 +18,19 @@ from llmos.schemas.ids import job_id
 from llmos.schemas.job import Origin
 from llmos.schemas.limits import PAYLOAD_BYTES, REQUEST_BYTES
 from llmos.schemas.requests import Request, signed_bytes
-from llmos.services.ingest.reading import Rules, Tenants, read_request
+from llmos.services.ingest.authenticating import Tenants
+from llmos.services.ingest.reading import Rules, read_request
 from tests.kit.bench import NOW, SECRET, record, tenant
 
 SKEW = 300.0
-RULES = Rules(SKEW, ["reply."])
+RULES = Rules(SKEW, ["reply."], 900.0, lambda _: None)
 THEM = {
     "demo": tenant("demo"),
     "strict": tenant("strict", mac="required"),
     "brief": tenant("brief", longest_timeout=10.0),
 }
-TENANTS = Tenants(THEM.get, lambda _: SECRET)
+TENANTS = Tenants(THEM.get, lambda *_: (SECRET,))
+NONCE = bytes(range(16))
 JSON_HEADER = (("content-type", b"application/json"),)
 INPUT = {"text": "hello"}
 
@@ -45,14 +47,15 @@ def packed(**fields: Any) -> bytes:
 
 def read(value: bytes | None, topic: str = "requests", **fields: Any) -> Admitted | Refusal:
     """What becomes of it; every outcome must survive the wire."""
-    message = read_request(record(value, topic, partition=3, offset=7, **fields), TENANTS, NOW, RULES)
+    message = read_request(record(value, topic, partition=3, offset=7, **fields), TENANTS, NOW, RULES).message
     assert ADMITTED.decode(encode(message)) == message
     return message
 
 
 def signed(tenant: str = "strict", lane: str = "standard", **fields: Any) -> Request:
-    """A request with its authentication code."""
-    request = Request(request_id="r1", tenant=tenant, kind="echo", **fields)
+    """A request with its authentication code, made now."""
+    values = {"submitted_at": NOW, "nonce": NONCE} | fields
+    request = Request(request_id="r1", tenant=tenant, kind="echo", **values)
     return msgspec.structs.replace(request, mac=mac(SECRET, signed_bytes(request, lane)))
 
 
@@ -147,6 +150,7 @@ REFUSED: list[Any] = [
     pytest.param(packed(model=None), "invalid_request", "model", id="no model's name"),
     pytest.param(packed(reply_to="bad topic!"), "invalid_request", "reply_to", id="a topic that cannot be"),
     pytest.param(packed(reply_to="results"), "reply_topic_forbidden", "reply.", id="a topic of the system"),
+    pytest.param(packed(reply_to="reply.strict.x"), "reply_topic_forbidden", "reply.demo.", id="a topic of another tenant"),
     pytest.param(packed(idempotency_key=""), "invalid_request", "idempotency_key", id="an empty key"),
     pytest.param(packed(crc32c=-1), "invalid_request", "crc32c", id="a checksum that cannot be"),
     pytest.param(
@@ -227,7 +231,7 @@ def test_an_authentic_request_is_admitted(payload: bytes) -> None:
     [
         {"request_id": "r2"}, {"kind": "embed"}, {"model": "m"}, {"priority": 9}, {"timeout": 1.0}, {"events": "none"},
         {"reply_to": "reply.mine"}, {"reply_key": b"k"}, {"idempotency_key": "k"}, {"submitted_at": 1.0},
-        {"payload": b"other"}, {"sealed": True},
+        {"payload": b"other"}, {"sealed": True}, {"nonce": bytes(16)},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -270,9 +274,9 @@ def test_an_authentic_request_with_a_wrong_field_is_answered(carrier: str, encod
 def test_whole_numbers_are_signed_as_the_schema_has_them(encoding: str) -> None:
     """A time-out written as 60 is 60.0 to the code, in a right request and in a wrong one."""
     for priority, kind in ((4, Admitted), (99, Refusal)):
-        request = signed(timeout=60.0, submitted_at=5.0, priority=priority, payload=b"bytes")
+        request = signed(timeout=60.0, submitted_at=NOW, priority=priority, payload=b"bytes")
         written = msgspec.to_builtins(request, builtin_types=(bytes,) if encoding == MSGPACK else ())
-        value = encode_of(encoding)(written | {"timeout": 60, "submitted_at": 5})
+        value = encode_of(encoding)(written | {"timeout": 60, "submitted_at": int(NOW)})
         assert isinstance(read(value, headers=JSON_HEADER if encoding == JSON else ()), kind)
 
 
@@ -284,8 +288,10 @@ def encode_of(encoding: str) -> Any:
 def test_a_tenant_without_a_secret_can_sign_nothing() -> None:
     """An empty secret proves nothing: no code is right under it."""
     bare: Tenant = tenant("bare", mac="required", wrapped_secret=b"")
-    nobody = Tenants({"bare": bare}.get, lambda _: b"")
+    nobody = Tenants({"bare": bare}.get, lambda *_: (b"",))
     request = Request(request_id="r1", tenant="bare", kind="echo", payload=b"x")
     value = encode(msgspec.structs.replace(request, mac=mac(b"", signed_bytes(request, "standard"))))
     with pytest.raises(Forged):
         read_request(record(value), nobody, NOW, RULES)
+    with pytest.raises(Forged):
+        read_request(record(value), nobody._replace(secrets=lambda *_: ()), NOW, RULES)

@@ -21,6 +21,7 @@ from llmos.infra.log.port import Out, Place
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings import load
+from llmos.infra.stages.control_macs import as_scheduler
 from llmos.infra.telemetry.health import ProgressHealth
 from llmos.schemas.base import encode
 from llmos.schemas.control import Fence
@@ -52,12 +53,13 @@ class Bench:
         self.broker = MemoryBroker(self.clock)
         self.broker.create([spec_for(settings, name) for name in (CONTROL, WORK.topic, work_topic(DEVICE_1))])
         self.log = self.broker.connect("test")
+        self.keyring = Keyring.memory()
         ctx = Context(
             service="node",
             settings=settings,
             log=self.broker.connect("node"),
             ledger=MemoryLedger(self.clock),
-            keyring=Keyring.memory(),
+            keyring=self.keyring,
             clock=self.clock,
             health=ProgressHealth(30.0),
             stop=asyncio.Event(),
@@ -75,8 +77,11 @@ class Bench:
         claim = Claim(device=device, node="n1", pid=pid)
         return await self.log.emit(Place(work_topic(device), 0), [Out(b"claim", encode(claim))])
 
-    async def fence(self, pid: int, incarnation: int, node: str = "n1", device: str = DEVICE) -> None:
+    async def fence(
+        self, pid: int, incarnation: int, node: str = "n1", device: str = DEVICE, *, by: Keyring | None = None
+    ) -> None:
         fence = Fence(device=device, node=node, incarnation=incarnation, pid=pid, at=self.clock.at, reason="it hangs")
+        fence = as_scheduler(by or self.keyring, fence)
         await self.log.emit(Place(CONTROL, 0), [Out(device.encode(), encode(fence))])
 
 

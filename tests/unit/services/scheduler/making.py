@@ -11,6 +11,7 @@ from llmos.infra.log.port import Place
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.context import Context
 from llmos.infra.settings import Settings
+from llmos.infra.stages.control_macs import by_scheduler
 from llmos.schemas import topics
 from llmos.schemas.admitted import Refusal
 from llmos.schemas.catalog import Model
@@ -158,7 +159,11 @@ class Office:
         reader.assign({place: seen})
         codec = WORK if topics.device_of(topic) else _CODECS[topic]
         (records,) = (await reader.read(1.0)).values()
-        return [None if record.value is None else codec.decode(record.value) for record in records]
+        found = [None if record.value is None else codec.decode(record.value) for record in records]
+        if topic != topics.CONTROL:
+            return found
+        assert all(by_scheduler(self.ctx.keyring, message) for message in found)
+        return [msgspec.structs.replace(message, mac=b"") for message in found]
 
 
 def attempt(number: int, term: int = TERM) -> int:

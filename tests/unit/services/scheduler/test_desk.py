@@ -77,6 +77,16 @@ async def test_a_repeated_key_gets_a_pointer_or_a_conflict(office: Office) -> No
     assert office.states(5) == "waiting", "the window is over"
 
 
+async def test_a_key_that_is_repeated_after_a_rotation_of_the_secret_is_known(office: Office) -> None:
+    """The digest under the secret of before is compared, too; where there is none, it matches nothing."""
+    office.submit(1, key="k", content_digest=b"old")
+    office.submit(2, key="k", content_digest=b"new", other_digest=b"old")
+    office.submit(3, key="k", content_digest=b"new", other_digest=b"older")
+    office.submit(4, key="k", content_digest=b"new")
+    found = await office.sent("partials")
+    assert [(v.s, v.verdict) for v in found] == [(2, "pointer"), (3, "refused"), (4, "refused")]
+
+
 async def test_a_receipt_before_the_outcome_stops_the_work(office: Office) -> None:
     """An answer that came another way ends the attempt that still runs, and frees its place."""
     head = office.submit()

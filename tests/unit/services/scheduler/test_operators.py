@@ -7,14 +7,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.port import Place, TopicSpec
 from llmos.infra.log.topics import spec_for
+from llmos.infra.stages.control_macs import as_operator, by_scheduler
 from llmos.infra.stages.follower import Table
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
-from llmos.schemas.base import Message, encode
-from llmos.schemas.catalog import CATALOG, Alias, NodeModels, Pin
+from llmos.schemas.base import encode
+from llmos.schemas.catalog import CATALOG, Alias, NodeModels, Pin, Tenant
 from llmos.schemas.control import CONTROL, REPLY, Drain, ModelCommand, ModelOrder, Query, Reply, signed_control
 from llmos.schemas.telemetry import Heartbeat, LiveCounts, Residency
 from llmos.services.scheduler.desk import Desk
@@ -22,7 +24,7 @@ from llmos.services.scheduler.effects import Effects
 from llmos.services.scheduler.handler import SchedulerHandler
 from llmos.services.scheduler.replies import Replies
 from llmos.services.scheduler.turn import Turn
-from tests.kit.bench import NOW, SECRET, HandClock, configured, context, head, record, tenant
+from tests.kit.bench import KEYS, NOW, SECRET, HandClock, configured, context, head, record, tenant
 from tests.unit.services.scheduler.making import MODEL, TERM, job_of
 
 REPLY_TO = "reply.ops"
@@ -37,12 +39,12 @@ class Counter:
         self.ctx = context(self.clock, settings, service="scheduler")
         self.desk = Desk(settings.scheduler, TERM, Effects(self.ctx), self.clock.at)
         self.catalog = Table(topics.CATALOG, CATALOG)
-        tenants = TenantTable(self.ctx.keyring)
-        tenants.table.take(record(encode(tenant()), topics.TENANTS, key=b"demo"))
-        tenants.table.take(record(encode(tenant("acme", mac="required")), topics.TENANTS, key=b"acme"))
+        self.tenants = TenantTable(self.ctx.keyring)
+        self.know(tenant(reply_prefixes=["reply."]))
+        self.know(tenant("acme", mac="required", reply_prefixes=["reply."]))
         self.turn = Turn(self.desk, self.catalog.rows)
-        self.replies = Replies(self.ctx, self.desk, self.turn, self.catalog)
-        self.handler = SchedulerHandler(self.ctx, self.desk, self.turn, tenants, self.catalog, self.replies)
+        self.replies = Replies(self.ctx, self.desk, self.turn, self.catalog, self.tenants)
+        self.handler = SchedulerHandler(self.ctx, self.desk, self.turn, self.tenants, self.catalog, self.replies)
         self._seen: dict[str, int] = {}
 
     async def begin(self) -> None:
@@ -65,8 +67,14 @@ class Counter:
             self.clock.at,
         )  # fmt: skip
 
-    def hear(self, message: Message, *, at: float | None = None, restored: bool = False) -> None:
-        """A record of `control` is read, appended at `at`."""
+    def know(self, row: Tenant) -> None:
+        """A row of `tenants` is read."""
+        self.tenants.table.take(record(encode(row), topics.TENANTS, key=row.name.encode()))
+
+    def hear(self, message: Any, *, at: float | None = None, restored: bool = False, by: Keyring | None = KEYS) -> None:
+        """A record of `control` is read, appended at `at`. What is for operators is signed; `by` None: it is not."""
+        if by is not None and not message.mac and getattr(message, "tenant", None) is None:
+            message = as_operator(by, message)
         found = record(encode(message), topics.CONTROL, at=self.clock.at if at is None else at)
         (self.handler.restored_control if restored else self.handler.other)(found)
 
@@ -87,7 +95,11 @@ class Counter:
         reader.assign({place: seen})
         (records,) = (await reader.read(1.0)).values()
         await reader.close()
-        return [codec.decode(r.value) if r.value is not None else r.key for r in records]
+        found = [codec.decode(r.value) if r.value is not None else r.key for r in records]
+        if topic != topics.CONTROL:
+            return found
+        assert all(by_scheduler(KEYS, message) for message in found)
+        return [msgspec.structs.replace(message, mac=b"") for message in found]
 
     async def told(self) -> list[Any]:
         """The replies: (id, error's code or body)."""
@@ -165,7 +177,7 @@ async def test_old_commands_are_let_go(counter: Counter, age: float, restored: b
 
 async def test_what_lasts_is_restored_whatever_its_age(counter: Counter) -> None:
     """Drains and fences of before the start; queries are asked again by their askers."""
-    counter.hear(Drain(device="e", at=NOW, id="1", reply_to=REPLY_TO), at=NOW - 9e4, restored=True)
+    counter.hear(Drain(device="e", at=NOW - 9e4, id="1", reply_to=REPLY_TO), at=NOW - 9e4, restored=True)
     counter.hear(Query(id="q", what="devices", reply_to=REPLY_TO), restored=True)
     await counter.take_turn()
     assert ("e" in counter.desk.drains, await counter.told()) == (True, [])

@@ -10,15 +10,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.infra.crypto import hpke
 from llmos.infra.crypto.crc import crc32c
+from llmos.infra.crypto.keyring import Keyring
+from llmos.pipelines.kinds.embed import BYTES_PER_NUMBER
+from llmos.pipelines.kinds.sizes import item_bytes
 from llmos.schemas.admitted import Admitted
 from llmos.schemas.base import JSON, MSGPACK
 from llmos.schemas.catalog import Model
-from llmos.schemas.errors import LlmosError, UnknownModel
+from llmos.schemas.errors import LlmosError, ModelGone, TooLarge, UnknownModel
+from llmos.schemas.ids import job_id
 from llmos.schemas.job import ErrorInfo
+from llmos.schemas.limits import ANSWER_BYTES
 from llmos.schemas.tasks import Prompt
 from llmos.services.verify.checking import Checked, Counted, check
-from tests.kit.bench import NOW, SECRET, configured, head, tenant
+from tests.kit.bench import KEYS, NOW, SECRET, configured, head, tenant
+from tests.kit.sealing import admitted_of, sealed_request
 
 SETTINGS = configured(
     verify={"reply_prefixes": ["reply.", "mine."], "embed_items_per_part": 2, "echo_items_per_part": 3}
@@ -36,13 +43,17 @@ TALKER = msgspec.structs.replace(DECODER, identity="c" * 64, name="talker", chat
 
 
 class Models:
-    """A directory of five models; a token a word."""
+    """A directory of five models, an alias, and a model that is gone; a token a word."""
 
     def __init__(self, exact: bool = True) -> None:
         self.exact = exact
 
     def resolve(self, name: str) -> Model:
         """By name."""
+        if name == "gone":
+            raise ModelGone(model=name)
+        if name == "best":
+            return DECODER
         for model in (DECODER, ENCODER, WIDE, BROKEN, TALKER):
             if model.name == name:
                 return model
@@ -62,8 +73,11 @@ def admitted(body: Any, kind: str = "echo", model: str = "", encoding: str = MSG
     return Admitted(head=head(kind=kind, model_name=model, **fields), encoding=encoding, **values)
 
 
-def checked(message: Admitted, *, exact: bool = True, secret: bytes = SECRET, **policy: Any) -> Checked:
-    return check(message, tenant(**policy), secret, Models(exact), SETTINGS, NOW + 1)
+def checked(
+    message: Admitted, *, exact: bool = True, secrets: Sequence[bytes] = (SECRET,), keys: Keyring = KEYS, **policy: Any
+) -> Checked:
+    asking = tenant(**({"reply_prefixes": ["reply.", "mine."]} | policy))
+    return check(message, asking, secrets, keys, Models(exact), SETTINGS, NOW + 1)
 
 
 ECHO = {"text": "a"}
@@ -75,9 +89,21 @@ CHAT = {"messages": [{"role": "user", "content": "a b c"}], "max_tokens": 5}
     ("message", "policy", "code", "says"),
     [
         pytest.param(admitted(ECHO, crc32c=1), {}, "payload_damaged", "00000001", id="a payload that was damaged"),
-        pytest.param(admitted(ECHO, sealed=True), {}, "invalid_request", "sealed", id="a client's envelope"),
-        pytest.param(admitted(ECHO, reply_key=b"k"), {}, "invalid_request", "reply_key", id="answers to be sealed"),
-        pytest.param(admitted(ECHO), {"plaintext": "forbid"}, "plaintext_forbidden", "'demo'", id="a clear payload"),
+        pytest.param(admitted(ECHO, sealed=True), {}, "envelope_rejected", "could not be opened", id="no envelope"),
+        pytest.param(admitted(ECHO, reply_key=b"k"), {}, "invalid_request", "reply_key", id="no key for answers"),
+        pytest.param(
+            admitted(ECHO, reply_key=hpke.public_of("x25519", bytes(32))), {"plaintext": "forbid"}, "plaintext_forbidden",
+            "'demo'", id="a clear payload",
+        ),
+        pytest.param(
+            admitted(ECHO, sealed=True), {"plaintext": "forbid"}, "invalid_request", "names no key", id="a clear answer"
+        ),
+        pytest.param(admitted(ECHO), {"kinds": ["embed"]}, "not_allowed", "kind 'echo'", id="a kind it may not use"),
+        pytest.param(admitted(ECHO), {"lanes": ["batch"]}, "not_allowed", "lane 'standard'", id="a lane it may not use"),
+        pytest.param(
+            admitted(ECHO, reply_to="reply.acme.x"), {"reply_prefixes": []}, "reply_topic_forbidden", "reply.demo.",
+            id="another tenant's topic",
+        ),
         pytest.param(
             admitted(ECHO, reply_to="results"), {}, "reply_topic_forbidden", "reply., mine.", id="a topic of ours"
         ),
@@ -159,7 +185,7 @@ def test_replies_go_where_they_may(topic: str) -> None:
 
 def test_the_digest_is_of_the_content_alone() -> None:
     """Equal work has an equal digest, however it was written; other work, another kind or model has another."""
-    first = checked(admitted(PROMPT, "generate", "decoder")).head.content_digest
+    first = checked(admitted(PROMPT, "generate", "decoder", request_id="one")).head.content_digest
     same = [
         admitted(PROMPT, "generate", "decoder", encoding=JSON),
         admitted(PROMPT | {"temperature": 0.0}, "generate", "decoder"),
@@ -180,9 +206,27 @@ def test_the_digest_is_of_the_content_alone() -> None:
 def test_the_digest_tells_nothing_without_the_secret() -> None:
     """It is an HMAC under the tenant's secret: a plain digest of a short text would tell the text."""
     message = admitted(ECHO)
-    content = msgspec.msgpack.encode(["echo", "", ECHO])
+    content = msgspec.msgpack.encode([message.head.job_id, "echo", "", ECHO])
     assert checked(message).head.content_digest == hmac.digest(SECRET, content, hashlib.sha256)
-    assert checked(message, secret=b"other").head.content_digest != checked(message).head.content_digest
+    assert checked(message, secrets=[b"other"]).head.content_digest != checked(message).head.content_digest
+
+
+def test_equal_work_of_two_jobs_has_two_digests() -> None:
+    """Whoever may read the heads does not see that somebody asked the same again."""
+    digests = {
+        checked(admitted(ECHO, job_id=job_id("demo", key))).head.content_digest for key in ("one", "another", "third")
+    }
+    assert len(digests) == 3
+
+
+def test_while_two_secrets_hold_there_is_a_digest_under_each() -> None:
+    """So that what was submitted before a rotation is known again after it."""
+    new, old = b"n" * 32, b"o" * 32
+    before = checked(admitted(ECHO), secrets=[old]).head
+    during = checked(admitted(ECHO), secrets=[new, old]).head
+    after = checked(admitted(ECHO), secrets=[new]).head
+    assert (before.other_digest, after.other_digest) == (b"", b"")
+    assert (during.content_digest, during.other_digest) == (after.content_digest, before.content_digest)
 
 
 def test_a_checked_conversation() -> None:
@@ -196,3 +240,106 @@ def test_a_conversation_needs_a_template_also_where_tokens_are_estimated() -> No
     with pytest.raises(LlmosError) as refused:
         checked(admitted(CHAT, "generate", "decoder"), exact=False)
     assert refused.value.code == "no_chat_template"
+
+
+RIGHTS = [
+    # patterns, asked for, what becomes of it
+    ([], "decoder", "sealed"),
+    ([], "gpt", "unknown_model"),
+    (["decoder"], "decoder", "sealed"),
+    (["dec*"], "decoder", "sealed"),
+    (["DEC*"], "decoder", "not_allowed"),
+    (["d" * 64], "decoder", "sealed"),
+    (["talker"], "decoder", "not_allowed"),
+    (["talker"], "gpt", "not_allowed"),
+    (["talker", "gpt"], "gpt", "unknown_model"),
+    (["best"], "best", "sealed"),
+    (["best"], "decoder", "not_allowed"),
+    (["decoder"], "best", "sealed"),
+    (["talker"], "best", "not_allowed"),
+    (["talker"], "gone", "not_allowed"),
+    (["g*"], "gone", "model_gone"),
+    (["talker"], "broken", "not_allowed"),
+    (["talker"], "encoder", "not_allowed"),
+]
+
+
+@pytest.mark.parametrize(("patterns", "asked", "becomes"), RIGHTS)
+def test_rights_to_models(patterns: list[str], asked: str, becomes: str) -> None:
+    """By name, identity or the alias asked for; what a tenant may not use might as well not exist."""
+    message = admitted(PROMPT, "generate", asked)
+    if becomes == "sealed":
+        assert checked(message, models=patterns).head.model == DECODER.identity
+        return
+    with pytest.raises(LlmosError) as refused:
+        checked(message, models=patterns)
+    assert refused.value.code == becomes
+
+
+def test_a_refusal_for_want_of_rights_does_not_tell_what_exists() -> None:
+    """The same words for a model that is there, one that is not, one that is gone, damaged, or of another kind."""
+    said = set()
+    for asked in ("decoder", "gpt", "gone", "broken", "encoder"):
+        with pytest.raises(LlmosError) as refused:
+            checked(admitted(PROMPT, "generate", asked), models=["talker"])
+        said.add(str(refused.value).replace(f"'{asked}'", "'…'"))
+    assert len(said) == 1
+
+
+def test_kinds_without_a_model_need_no_right_to_one() -> None:
+    """An echo asks for none."""
+    assert checked(admitted(ECHO, model="of no matter"), models=["talker"]).parts
+
+
+def test_a_head_tells_the_numbers_that_were_asked_for() -> None:
+    """For the receipt; no text among them, and none that says what the default says."""
+    asked = PROMPT | {"temperature": 0.5, "seed": 7, "stop": ["canary"], "top_p": 1.0}
+    found = checked(admitted(asked, "generate", "decoder")).head.options
+    assert [(option.name, option.value) for option in found] == [
+        ("max_tokens", 5.0),
+        ("temperature", 0.5),
+        ("seed", 7.0),
+    ]
+
+
+@pytest.mark.parametrize("algorithm", ["x25519", "mlkem768-x25519"])
+def test_an_answer_that_fits_in_the_clear_may_not_fit_sealed(algorithm: Any) -> None:
+    """The largest list that fits does so with what sealing adds, and one more item does not."""
+    key = hpke.public_of(algorithm, bytes(hpke.PRIVATE_BYTES[algorithm]))
+    item = WIDE.width * BYTES_PER_NUMBER + 64
+    fits, fits_clear = (ANSWER_BYTES // (item + item_bytes(public)) for public in (key, b""))
+    assert fits < fits_clear < 1024
+    for count, public, becomes in ((fits, key, True), (fits + 1, key, False), (fits_clear, b"", True)):
+        message = admitted({"text": ["x"] * count}, "embed", "wide", reply_key=public)
+        if becomes:
+            assert checked(message).head.items == count
+        else:
+            with pytest.raises(TooLarge):
+                checked(message)
+
+
+CANARY = "canary'`$"
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("generate", {"prompt": [CANARY], "max_tokens": CANARY}),
+        ("generate", {"messages": [{"role": CANARY, "content": CANARY}]}),
+        ("generate", {"messages": [{"role": "user", "content": CANARY}], "prompt": CANARY}),
+        ("generate", {"messages": [{"role": "user", "content": CANARY}]}),
+        ("generate", {"prompt": CANARY, "stop": [CANARY] * 17}),
+        ("generate", {"prompt": f"{CANARY} " * 99}),
+        ("echo", {"text": [CANARY, None]}),
+        ("embed", {"text": {CANARY: CANARY}}),
+    ],
+)  # fmt: skip
+def test_the_refusal_of_a_sealed_request_says_where_and_not_what(kind: str, body: Any) -> None:
+    """What was sealed does not travel on in the words of a refusal."""
+    model = {"generate": "decoder", "embed": "encoder", "echo": ""}[kind]
+    message = admitted_of(sealed_request(body, kind=kind, model=model))
+    with pytest.raises(LlmosError) as refused:
+        checked(message)
+    assert "canary" not in str(refused.value)
+    if refused.value.code == "invalid_request":
+        assert str(refused.value.values["where"]).startswith("input.")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from llmos.infra.log.port import Place
 from llmos.infra.runtime.context import Context
-from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated, Settlement
+from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.tenants import TenantTable
 from llmos.pipelines.kinds.parts import open_part
@@ -20,49 +18,13 @@ from llmos.schemas.base import MSGPACK, encode
 from llmos.schemas.catalog import Alias, Model, NodeModels, Quarantined, alias_key, node_models_key
 from llmos.schemas.dead import DEAD
 from llmos.schemas.job import ErrorInfo
-from llmos.schemas.sealed import SEALED, Job
+from llmos.schemas.sealed import Job
 from llmos.services.verify import handler as module
 from llmos.services.verify.directory import ModelDirectory
 from llmos.services.verify.handler import THREAD_BYTES, VerifyHandler
-from tests.kit.bench import KEYS, HandClock, configured, context, head, record, tenant
-
-PLACE = Place("admitted", 1)
-
-
-@pytest.fixture
-async def ctx() -> Context:
-    return context(HandClock(), configured(), service="verify")
-
-
-@pytest.fixture
-def tenants() -> TenantTable:
-    table = TenantTable(KEYS)
-    table.table.take(record(encode(tenant()), "tenants", key=b"demo"))
-    return table
-
-
-@pytest.fixture
-def handler(ctx: Context, tenants: TenantTable) -> VerifyHandler:
-    return VerifyHandler(ctx, tenants, ModelDirectory(3.0))
-
-
-def echo(offset: int, text: Any = "hello", **fields: Any) -> Admitted:
-    payload = msgspec.msgpack.encode({"text": text})
-    return Admitted(head=head(f"k{offset}", offset, **fields), payload=payload, encoding=MSGPACK)
-
-
-async def settle(handler: VerifyHandler, *messages: Any, origins: Origins | None = None) -> Sequence[Settlement]:
-    values = [message if isinstance(message, bytes) else encode(message) for message in messages]
-    records = [record(value, "admitted", 1, offset) for offset, value in enumerate(values)]
-    return await handler.settle(PLACE, records, origins or Origins())
-
-
-def message_of(settlement: Settlement) -> Job | Refusal:
-    assert isinstance(settlement, Emitted)
-    assert settlement.place == Place("sealed", 1)
-    message: Job | Refusal = SEALED.decode(settlement.out.value)
-    assert settlement.out.key == message.head.job_id
-    return message
+from tests.kit.bench import KEYS, head, record, tenant
+from tests.kit.sealing import admitted_of, sealed_request
+from tests.unit.services.verify.handling import PLACE, echo, message_of, settle
 
 
 async def test_a_submission_is_sealed(handler: VerifyHandler) -> None:
@@ -211,3 +173,19 @@ async def test_a_model_that_no_node_has_whole_is_refused(
     refusal = message_of(settlement)
     assert isinstance(refusal, Refusal)
     assert (refusal.error.code, refusal.stage) == (code, "verify")
+
+
+async def test_a_sealed_request_is_opened_and_sealed_anew(handler: VerifyHandler) -> None:
+    """What the client sealed for the system travels on, sealed for the workers; the head says that it was sealed."""
+    job = message_of((await settle(handler, admitted_of(sealed_request({"text": "a secret"}))))[0])
+    assert isinstance(job, Job)
+    assert job.head.sealed
+    assert msgspec.msgpack.decode(open_part(KEYS, job.head, job.parts[0]).input) == {"text": ["a secret"]}
+
+
+async def test_an_envelope_that_does_not_open_is_a_refusal(handler: VerifyHandler) -> None:
+    """Its sender gets an answer: whoever signed it, or has a policy without signatures, may have made a mistake."""
+    message = msgspec.structs.replace(admitted_of(sealed_request({"text": "a"})), metadata_digest=bytes(32))
+    refusal = message_of((await settle(handler, message))[0])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.error.code, refusal.error.message) == ("envelope_rejected", "The envelope could not be opened.")

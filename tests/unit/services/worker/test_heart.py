@@ -80,20 +80,22 @@ def test_what_a_heartbeat_says() -> None:
     on_bench(main)
 
 
-def test_a_drain_is_told_at_once_and_news_ten_times_a_second_at_most() -> None:
+def test_an_end_is_told_at_once_and_news_ten_times_a_second_at_most() -> None:
     """However often something changes."""
 
     async def main(bench: Bench) -> None:
         beating = Beating(bench)
         running = asyncio.create_task(beating.heart.run())
         await asyncio.sleep(LEAST_SECONDS / 2)
-        beating.heart.drains(True)
+        beating.ctx.stop.set()
+        beating.heart.beat_now()
         await asyncio.sleep(LEAST_SECONDS)
         assert [beat.draining for beat in beating.beats] == [False, True]
         for _ in range(20):
             beating.heart.beat_now()
             await asyncio.sleep(0.01)
-        beating.heart.drains(False)
+        beating.ctx.stop.clear()
+        beating.heart.beat_now()
         await asyncio.sleep(0.15)
         assert 4 <= len(beating.beats) <= 6
         assert not beating.beats[-1].draining

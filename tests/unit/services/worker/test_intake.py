@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ import pytest
 
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.keyring import Keyring
-from llmos.infra.log.port import Out, Place
+from llmos.infra.log.memory import MemoryLog
+from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.beside import run_beside
 from llmos.pipelines.kinds.base import PartPlan
@@ -74,6 +76,11 @@ class Desk:
         self.engine, self.held = Engine(), HeldTasks(60.0)
         self.publisher = Publisher(self.ctx, self.held, Settler(self.held, DEVICE, INCARNATION), DEVICE, INCARNATION)
         self.intake = Intake(self.ctx, self.held, self.engine, self.publisher, DEVICE, INCARNATION)
+
+    def reads_from(self, log: Garbling) -> None:
+        """Where the intake reads."""
+        ctx = replace(self.ctx, log=log)  # type: ignore[arg-type]
+        self.intake = Intake(ctx, self.held, self.engine, self.publisher, DEVICE, INCARNATION)
 
     async def put(self, *messages: Message | bytes) -> None:
         """What the scheduler sends."""
@@ -165,6 +172,88 @@ def test_an_envelope_that_was_damaged_is_sent_again() -> None:
         assert (failed.task, failed.error.code, failed.incarnation) == (damaged.task, "corrupt", INCARNATION)
         assert [name[1] for name, _ in desk.runs] == [1]
         assert desk.held.at((0, 0, 0)) is None
+
+    on_bench(main)
+
+
+def _damaged(whole: Work) -> bytes:
+    part = msgspec.structs.replace(whole.part, envelope=whole.part.envelope[:-1] + b"\0")
+    return encode(msgspec.structs.replace(whole, part=part))
+
+
+class Garbling:
+    """Gives a record damaged the first `times` times it is read; counts the readers that were made."""
+
+    def __init__(self, log: MemoryLog, offset: int, value: bytes, times: int) -> None:
+        self._log = log
+        self._offset = offset
+        self._value = value
+        self._times = times
+        self.readers = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def reader(self, group: str | None = None) -> Any:
+        """A reader whose first reads are damaged."""
+        self.readers += 1
+        reader = self._log.reader(group)
+        read = reader.read
+
+        async def garbled(timeout: float, max_records: int = 2000) -> dict[Place, list[Record]]:
+            found = await read(timeout, max_records)
+            return {place: [self._seen(record) for record in records] for place, records in found.items()}
+
+        reader.read = garbled  # type: ignore[method-assign]
+        return reader
+
+    def _seen(self, record: Record) -> Record:
+        if record.offset != self._offset or not self._times:
+            return record
+        self._times -= 1
+        return record._replace(value=self._value)
+
+
+@pytest.mark.parametrize(("times", "runs", "failed"), [(1, [0, 1], 0), (2, [1], 1)])
+def test_a_damaged_record_is_read_once_more(times: int, runs: list[int], failed: int) -> None:
+    """What was damaged on its way to us is whole at the second look; if not, the scheduler sends it again."""
+
+    async def main(bench: Bench) -> None:
+        desk = Desk(bench)
+        log = Garbling(desk.ctx.log, INCARNATION + 1, _damaged(work(0)), times)
+        desk.reads_from(log)
+        await desk.take(work(0), work(1))
+        assert [name[1] for name, _ in desk.runs] == runs
+        assert len(desk.sent("telemetry", TELEMETRY)) == failed
+        assert log.readers == 2
+
+    on_bench(main)
+
+
+def test_the_second_look_trusts_the_same_task_only() -> None:
+    """Whatever else lies there by now is not what was asked for."""
+
+    async def main(bench: Bench) -> None:
+        desk = Desk(bench)
+        log = Garbling(desk.ctx.log, INCARNATION + 1, _damaged(work(0, epoch=2)), 1)
+        desk.reads_from(log)
+        await desk.take(work(0, epoch=1))
+        (message,) = desk.sent("telemetry", TELEMETRY)
+        assert (desk.runs, message.task.epoch, message.error.code) == ([], 2, "corrupt")
+
+    on_bench(main)
+
+
+def test_what_is_forged_is_not_read_again() -> None:
+    """It would be the same: one reader, and an answer at once."""
+
+    async def main(bench: Bench) -> None:
+        desk = Desk(bench)
+        log = Garbling(desk.ctx.log, -1, b"", 0)
+        desk.reads_from(log)
+        await desk.take(_forged())
+        assert log.readers == 1
+        assert len(desk.sent("partials", PARTIALS)) == 1
 
     on_bench(main)
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
+from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.stages.control_macs import FRESH_SECONDS, as_scheduler
 from llmos.schemas.base import Message, encode
 from llmos.schemas.catalog import Alias, Pin, alias_key, pin_key
 from llmos.schemas.control import CancelTask, Drain, Fence, ModelOrder
 from llmos.schemas.errors import Fenced
 from llmos.services.worker.orders import Orders
 from llmos.services.worker.runners.events import Pins
-from tests.kit.bench import record
+from tests.kit.bench import KEYS, record
 
 DEVICE = "node-0.cpu0"
 INCARNATION = 3
+M = TypeVar("M", CancelTask, ModelOrder)
+
+
+def without_mac(message: M) -> M:
+    return msgspec.structs.replace(message, mac=b"")
 
 
 class Told:
@@ -28,21 +36,22 @@ class Told:
             INCARNATION,
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
+            keys=KEYS,
             verify=lambda order: self.heard.append(("verify", order.identity)),
-            drains=lambda draining: self.heard.append(("drains", draining)),
         )
 
     def cancel(self, message: CancelTask) -> None:
         """As the intake does."""
-        self.heard.append(message)
+        self.heard.append(without_mac(message))
 
     def order(self, order: ModelOrder | Pins) -> None:
         """As the engine does."""
-        self.heard.append(order)
+        self.heard.append(without_mac(order) if isinstance(order, ModelOrder) else order)
 
-    def control(self, message: Message | bytes) -> None:
-        value = message if isinstance(message, bytes) else encode(message)
-        self.orders.control(record(value, "control"))
+    def control(self, message: Any, *, by: Keyring = KEYS, at: float = 1.0) -> None:
+        """A message under the key `control` of a keyring; bytes as they are."""
+        value = message if isinstance(message, bytes) else encode(as_scheduler(by, message))
+        self.orders.control(record(value, "control", at=at))
 
     def catalog(self, key: bytes, message: Message | None) -> None:
         self.orders.catalog.take(record(None if message is None else encode(message), "catalog", key=key))
@@ -78,13 +87,40 @@ def test_its_own_fence_ends_it() -> None:
         Told().control(Fence(device=DEVICE, node="node-0", incarnation=INCARNATION, pid=1, at=1.0))
 
 
-def test_a_drain_is_told_and_undone() -> None:
-    """The heart says so to the scheduler."""
+def test_a_task_is_stopped() -> None:
+    """However long ago that was said: a submission never comes again."""
     told = Told()
-    told.control(Drain(device=DEVICE, at=1.0))
-    told.control(Drain(device=DEVICE, at=2.0, undo=True))
-    told.control(CancelTask(partition=0, s=1))
-    assert told.heard == [("drains", True), ("drains", False), CancelTask(partition=0, s=1)]
+    told.control(CancelTask(partition=0, s=1), at=1e9)
+    assert told.heard == [CancelTask(partition=0, s=1)]
+
+
+EVERYTHING = [
+    order("load", DEVICE),
+    CancelTask(partition=0, s=1),
+    Fence(device=DEVICE, node="node-0", incarnation=INCARNATION, pid=1, at=1.0),
+]
+
+
+@pytest.mark.parametrize("message", EVERYTHING, ids=lambda message: type(message).__name__)
+def test_only_the_scheduler_gives_orders(message: Any) -> None:
+    """Without a MAC, under another system's key, or changed on the way: nothing happens."""
+    told = Told()
+    told.control(encode(message))
+    told.control(message, by=Keyring.memory())
+    signed = as_scheduler(KEYS, message)
+    for name in signed.__struct_fields__:
+        value = getattr(signed, name)
+        if isinstance(value, int | float):
+            told.control(encode(msgspec.structs.replace(signed, **{name: value + 1})))
+    assert told.heard == []
+
+
+@pytest.mark.parametrize("message", [EVERYTHING[0], EVERYTHING[2]], ids=lambda message: type(message).__name__)
+def test_an_old_order_that_is_put_there_again_is_left_alone(message: Any) -> None:
+    """Its own time is far from when the log took it."""
+    told = Told()
+    told.control(message, at=1.0 + FRESH_SECONDS + 1.0)
+    assert told.heard == []
 
 
 def test_pins_are_those_of_this_device_and_of_all() -> None:

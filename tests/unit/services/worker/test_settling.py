@@ -10,6 +10,7 @@ from llmos.schemas.errors import EngineFailed, TooLong
 from llmos.schemas.job import Item, Times, Usage
 from llmos.schemas.stream import State, Tokens
 from llmos.services.worker.held import HeldTask, HeldTasks
+from llmos.services.worker.runners.classify import classify
 from llmos.services.worker.runners.events import (
     Began,
     Event,
@@ -75,6 +76,21 @@ async def test_a_task_from_its_start_to_its_outcome() -> None:
     )
     assert (outcome.task, outcome.head, outcome.device) == (task.work.task, task.work.head, "node-0.cpu0")
     assert (settled.service_seconds, settled.failed, len(settling.held)) == ([0.5], [], 0)
+
+
+async def test_an_outcome_says_in_what_precision_it_was_computed() -> None:
+    """As the runner's model ran; empty where there was none."""
+    for precision in ("bfloat16", ""):
+        settled = Settling(held_task()).settle(ItemEnded(NAME, 0, b"o", None, 0, 0), TaskEnded(NAME, 0.0, precision))
+        assert settled.outcomes[0].precision == precision
+
+
+async def test_what_the_scheduler_hears_of_a_sealed_job_quotes_nothing() -> None:
+    """Why an attempt failed lies on `telemetry` in the clear."""
+    error = classify(ValueError("cannot read wombat-4711"))
+    for sealed, says in ((True, "ValueError"), (False, "ValueError: cannot read wombat-4711")):
+        (failed,) = Settling(held_task(sealed=sealed)).settle(TaskBroke(NAME, error)).failed
+        assert failed.error.message == str(EngineFailed(problem=says))
 
 
 async def test_an_outcome_without_tokens_has_its_first_output_at_its_end() -> None:

@@ -66,6 +66,7 @@ def test_tasks_of_one_model_are_one_batch(bench: Bench, encoder: str) -> None:
     assert {len(vector) for vector in together.values()} == {WIDTH}
     seconds = [event.device_seconds for event in events if isinstance(event, TaskEnded)]
     assert seconds[0] == pytest.approx(2 * seconds[1])
+    assert {event.precision for event in events if isinstance(event, TaskEnded)} == {"float32"}
     assert bench.meter.tasks[encoder, "embed"] == 5
     assert bench.meter.prefill_tokens[encoder, "embed"] == bench.meter.tokens_in[encoder, "embed"]
     assert bench.meter.busy_seconds[encoder, "embed"] > 0

@@ -70,6 +70,7 @@ def test_what_is_streamed_is_the_output(bench: Bench, decoder: str) -> None:
     assert ended.tokens_in > 0
     assert isinstance(events[-1], TaskEnded)
     assert events[-1].device_seconds == pytest.approx(bench.meter.busy_seconds[key])
+    assert events[-1].precision == "float32", "as the CPU computes it, whatever the files hold"
     meter = bench.meter
     assert (meter.prefill_tokens[key], meter.decode_steps[key], meter.decode_tokens[key]) == (ended.tokens_in, 19, 19)
     assert 0 < meter.prefill_seconds[key] + meter.decode_seconds[key] <= meter.busy_seconds[key]

@@ -1,0 +1,371 @@
+"""tenants add, list, show, set, rotate-secret, erase: who may ask, for operators, who hold the keyring."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from llmos.cli import tenant_tables
+from llmos.cli.credential_files import found_credentials, prepare_credentials, put_credentials
+from llmos.cli.erasure import Left, gone_at, left_of
+from llmos.cli.options import Json
+from llmos.cli.session import Session, run, session_of
+from llmos.cli.tenant_options import (
+    Burst,
+    Bytes,
+    DefaultTimeout,
+    Jobs,
+    Kinds,
+    Lanes,
+    LongestTimeout,
+    Mac,
+    Models,
+    Note,
+    Plaintext,
+    ReplyPrefixes,
+    Requests,
+    Tokens,
+    Weight,
+    changes_of,
+)
+from llmos.cli.tenant_rows import read_tenants, remove_tenant, write_tenants
+from llmos.cli.tenant_use import live_use, spent
+from llmos.cli.tenants import (
+    GRACE_SECONDS,
+    Changes,
+    Made,
+    changed,
+    check_free,
+    erased,
+    named,
+    new_tenant,
+    tenant_keys,
+    with_new_reply_key,
+    with_new_secret,
+)
+from llmos.infra.crypto import keyfile
+from llmos.infra.crypto.credentials import credentials_file, public_keys
+from llmos.infra.crypto.hpke import Recipient
+from llmos.infra.crypto.keyring import KeyEntry, Keyring
+from llmos.infra.ledger.port import TenantUse
+from llmos.infra.log.clock import WallClock
+from llmos.infra.log.topics import spec_for
+from llmos.infra.settings import Settings
+from llmos.infra.stages.tenants import check_keyring
+from llmos.schemas.catalog import Tenant
+from llmos.schemas.errors import BadSetting, NoSuchTenant, TenantTaken
+from llmos.schemas.topics import TABLE
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Where its credentials go (mode 0600), by default tenants/NAME.json in the state directory."),
+]
+Hybrid = Annotated[bool, typer.Option("--hybrid", help="A reply key that also holds against quantum computers.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the commands of this family."""
+    tenants = typer.Typer(no_args_is_help=True, help="Tenants: who may ask, for what and how much.")
+    tenants.command("add")(add_command)
+    tenants.command("list")(list_command)
+    tenants.command("show")(show_command)
+    tenants.command("set")(set_command)
+    tenants.command("rotate-secret")(rotate_command)
+    tenants.command("erase")(erase_command)
+    app.add_typer(tenants, name="tenants")
+
+
+def add_command(
+    context: typer.Context,
+    name: Name,
+    plaintext: Plaintext = None,
+    mac: Mac = None,
+    weight: Weight = None,
+    lanes: Lanes = None,
+    kinds: Kinds = None,
+    models: Models = None,
+    jobs: Jobs = None,
+    bytes_: Bytes = None,
+    requests_per_second: Requests = None,
+    tokens_per_second: Tokens = None,
+    burst_seconds: Burst = None,
+    default_timeout: DefaultTimeout = None,
+    longest_timeout: LongestTimeout = None,
+    reply_prefixes: ReplyPrefixes = None,
+    note: Note = None,
+    hybrid: Hybrid = False,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Make a tenant, and write its credentials: who has that file, is the tenant.
+
+    It must seal and sign unless something else is said, and may use everything without a limit.
+    """
+    session = session_of(context)
+    settings = session.settings()
+    path = out or credentials_file(settings.state_directory, name)
+    changes = changes_of(context.params)
+    keyfile.load_keyring(settings.keyring)  # before anything else is tried
+    if path.exists():
+        raise BadSetting(setting="--out", problem=f"{path} is there already; name another file, or take it away first")
+    made = run(_add(session, settings, name, changes, path, hybrid=hybrid))
+    if json:
+        session.line({**tenant_tables.tenant_object(made.tenant), "credentials": str(path)})
+        return
+    session.out.print(f"tenant {name} made; its credentials are in {path}", markup=False)
+
+
+async def _add(session: Session, settings: Settings, name: str, changes: Changes, path: Path, *, hybrid: bool) -> Made:
+    async with session.log() as log:
+        rows = await read_tenants(log)
+        check_free(name, rows)
+        keys = await _keyring(settings)
+        check_keyring(keys, rows.values(), settings.keyring)
+        if erased(keys, name):
+            session.note(
+                f"a tenant {name} was erased here before; what the log still has of it in the clear is not gone"
+            )
+        made = new_tenant(name, changes, keys, public_keys(keys), WallClock().now(), _algorithm(hybrid))
+        beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
+        # The key is there before the row is: verify seals for the tenant from its first job on.
+        await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: keyring.completed([name]))
+        await write_tenants(log, [made.tenant])
+        known = (await read_tenants(log)).get(name)
+        if known is None or known.fingerprint != made.tenant.fingerprint:
+            await asyncio.to_thread(beside.unlink)
+            raise TenantTaken(tenant=name, other=name)  # another operator made it at the same moment
+        await asyncio.to_thread(put_credentials, beside, path)
+    return made
+
+
+def _algorithm(hybrid: bool) -> Recipient:
+    return "mlkem768-x25519" if hybrid else "x25519"
+
+
+async def _keyring(settings: Settings) -> Keyring:
+    return await asyncio.to_thread(keyfile.load_keyring, settings.keyring)
+
+
+def list_command(context: typer.Context, json: Json = False) -> None:
+    """Show all tenants with their rights and quotas."""
+    session = session_of(context)
+    found = [tenant for _, tenant in sorted(run(_read(session)).items())]
+    if json:
+        for tenant in found:
+            session.line(tenant_tables.tenant_object(tenant))
+        return
+    session.out.print(tenant_tables.tenants(found))
+
+
+async def _read(session: Session) -> dict[str, Tenant]:
+    async with session.log() as log:
+        return await read_tenants(log)
+
+
+class _Shown(NamedTuple):
+    tenant: Tenant
+    keys: list[KeyEntry]
+    use: TenantUse | None
+
+
+def show_command(context: typer.Context, name: Name, json: Json = False) -> None:
+    """Show a tenant: rights, quotas, the fingerprint of its secret, its keys, and what it has in flight; never a secret."""
+    session = session_of(context)
+    shown = run(_show(session, session.settings(), name))
+    if json:
+        use = None if shown.use is None else shown.use._asdict()
+        keys = [{"id": key.id, "state": key.state, "made_at": key.made_at} for key in shown.keys]
+        session.line({**tenant_tables.tenant_object(shown.tenant), "keys": keys, "use": use})
+        return
+    session.out.print(tenant_tables.tenant(shown.tenant, shown.keys, shown.use, WallClock().now()))
+
+
+async def _show(session: Session, settings: Settings, name: str) -> _Shown:
+    async with session.log() as log:
+        tenant = named(name, await read_tenants(log))
+        use = await spent(settings, name)
+        if use is None:
+            use = await live_use(log, name)
+    try:
+        entries = (await _keyring(settings)).entries
+    except BadSetting as problem:
+        session.note(f"without its keys: {problem}")
+        entries = ()
+    keys = [entry for entry in entries if entry.purpose == "tenant" and entry.tenant == name]
+    return _Shown(tenant, keys, use)
+
+
+def set_command(
+    context: typer.Context,
+    name: Name,
+    plaintext: Plaintext = None,
+    mac: Mac = None,
+    weight: Weight = None,
+    lanes: Lanes = None,
+    kinds: Kinds = None,
+    models: Models = None,
+    jobs: Jobs = None,
+    bytes_: Bytes = None,
+    requests_per_second: Requests = None,
+    tokens_per_second: Tokens = None,
+    burst_seconds: Burst = None,
+    default_timeout: DefaultTimeout = None,
+    longest_timeout: LongestTimeout = None,
+    reply_prefixes: ReplyPrefixes = None,
+    note: Note = None,
+    json: Json = False,
+) -> None:
+    """Change what a tenant may do; it holds from the next request on. What is not named stays as it is.
+
+    `--lane all`, `--kind all`, `--model all` and `--reply-prefix own` take a restriction away, 0 that of a quota.
+    """
+    session = session_of(context)
+    changes = changes_of(context.params)
+    if not changes:
+        raise BadSetting(setting="tenants set", problem="nothing is named that is to change; see --help")
+
+    async def change() -> Tenant:
+        async with session.log() as log:
+            tenant = changed(named(name, await read_tenants(log)), changes)
+            await write_tenants(log, [tenant])
+            return tenant
+
+    keyfile.load_keyring(session.settings().keyring)
+    tenant = run(change())
+    if json:
+        session.line(tenant_tables.tenant_object(tenant))
+        return
+    session.out.print(tenant_tables.tenants([tenant]))
+
+
+def rotate_command(
+    context: typer.Context,
+    name: Name,
+    grace: Annotated[float, typer.Option(min=0, help="How long the old secret holds, in seconds.")] = GRACE_SECONDS,
+    reply_key: Annotated[
+        bool,
+        typer.Option("--reply-key", help="Also a new reply key; the old one stays in the credentials, to read with."),
+    ] = False,
+    hybrid: Hybrid = False,
+    out: Out = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Give a tenant a new secret; the old one holds for a while, so that its clients can change over.
+
+    Where its credentials are kept in FILE already, they are replaced, and their reply keys stay.
+    """
+    session = session_of(context)
+    settings = session.settings()
+    path = out or credentials_file(settings.state_directory, name)
+    algorithm = _algorithm(hybrid) if reply_key or hybrid else None
+    made = run(_rotate(session, settings, name, path, grace, algorithm, ask=not yes))
+    if json:
+        session.line({**tenant_tables.tenant_object(made.tenant), "credentials": str(path)})
+        return
+    session.out.print(f"tenant {name} has a new secret; its credentials are in {path}", markup=False)
+    held = f"until {tenant_tables.date(made.tenant.previous_until)}" if made.tenant.previous_until else "no longer"
+    session.note(f"the secret before holds {held}")
+    if not made.credentials.reply_keys:
+        session.note(
+            "the credentials have no reply key, since those of before were not there: the tenant keeps its own"
+        )
+
+
+async def _rotate(
+    session: Session,
+    settings: Settings,
+    name: str,
+    path: Path,
+    grace: float,
+    algorithm: Recipient | None,
+    *,
+    ask: bool,
+) -> Made:
+    keys = await _keyring(settings)
+    async with session.log() as log:
+        rows = await read_tenants(log)
+        tenant, now = named(name, rows), WallClock().now()
+        check_keyring(keys, rows.values(), settings.keyring)
+        if ask and tenant.previous_until > now:
+            left = tenant_tables.date(tenant.previous_until)
+            typer.confirm(
+                f"The secret before the last rotation holds until {left}, and would end now. Go on?", abort=True
+            )
+        before = await asyncio.to_thread(found_credentials, path, name)
+        made = with_new_secret(tenant, before, keys, public_keys(keys), now, grace)
+        if algorithm is not None:
+            made = with_new_reply_key(made, algorithm)
+        beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
+        await write_tenants(log, [made.tenant])
+        await asyncio.to_thread(put_credentials, beside, path)
+    return made
+
+
+def erase_command(
+    context: typer.Context,
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove a tenant and destroy its keys for ever; says what can still be read, with which keys, and until when.
+
+    Its jobs in flight end; answers that are there stay until their topics forget them.
+    """
+    session = session_of(context)
+    if not yes:
+        typer.confirm(f"Remove tenant {name} and destroy its keys for ever?", abort=True)
+    erasure = run(_erase(session, session.settings(), name))
+    now = WallClock().now()
+    if json:
+        session.line(_erasure_object(name, erasure, now))
+        return
+    destroyed = ", ".join(erasure.destroyed) or "none: it had none"
+    session.out.print(f"tenant {name} is removed; keys destroyed: {destroyed}", markup=False)
+    session.out.print(tenant_tables.left(erasure.left, now))
+    last = tenant_tables.date(gone_at(erasure.left, now))
+    session.out.print(f"nothing of it can be read after {last}, apart from copies outside of llmos", markup=False)
+    session.note("the log forgets whole segments: a record may stay until the last one of its segment is old enough")
+    session.note(
+        "receipts, which hold no payload, stay for their time; so do its credentials, wherever they were copied"
+    )
+
+
+class _Erasure(NamedTuple):
+    destroyed: list[str]
+    left: list[Left]
+
+
+async def _erase(session: Session, settings: Settings, name: str) -> _Erasure:
+    keys = await _keyring(settings)
+    async with session.log() as log:
+        rows = await read_tenants(log)
+        tenant = rows.get(name)
+        own = tenant_keys(keys, name)
+        if tenant is None and not own:
+            raise NoSuchTenant(tenant=name)
+        check_keyring(keys, rows.values(), settings.keyring)
+        if tenant is not None:
+            await remove_tenant(log, name)  # first, so that nothing new is sealed for it
+    keys = await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: _without(keyring, name))
+    kept = {topic.name: spec_for(settings, topic.name).retention_seconds or 0.0 for topic in TABLE}
+    return _Erasure(own, left_of(tenant, name, keys.entries, kept, WallClock().now()))
+
+
+def _without(keyring: Keyring, name: str) -> Keyring:
+    for key_id in tenant_keys(keyring, name):
+        keyring = keyring.destroyed(key_id, active=True)
+    return keyring
+
+
+def _erasure_object(name: str, erasure: _Erasure, now: float) -> dict[str, Any]:
+    return {
+        "tenant": name,
+        "destroyed": erasure.destroyed,
+        "left": [entry._asdict() for entry in erasure.left],
+        "gone_at": gone_at(erasure.left, now),
+    }
