@@ -50,8 +50,8 @@ pages: $(READY)  ## write the generated pages of docs/
 train: $(READY)  ## train the decoder that ships, anew (about ten minutes)
 	$(BIN)/python -m llmos.pipelines.training.decoder --data examples/data/tinyshakespeare.txt.gz --out models/shakespeare-decoder --resume
 
-lock: $(READY)  ## resolve the dependencies anew
-	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --all-extras --python-version 3.11 pyproject.toml -o requirements.lock --quiet
+lock: $(READY)  ## resolve the dependencies anew (of the extra dev, which has all but what only `make fuzz` needs)
+	$(BIN)/uv pip compile --universal --generate-hashes --no-emit-index-url --no-header --extra dev --python-version 3.11 pyproject.toml -o requirements.lock --quiet
 
 clean:  ## remove the environment and what tests left
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -152,7 +152,7 @@ def of_wrapping() -> list[Step]:
         made += [
             Step(f"once a minute: wraps a secret, {algorithm}", range, lambda i, call=wrap: call(),
                  "AES-256-GCM", lambda: cipher.encrypt(_NONCE, b"s" * 32, _ASSOCIATED),
-                 None, len(Parties.fresh(algorithm).answering.head)),
+                 None, steps.wrapped_bytes(algorithm)),
             Step(f"once a minute: unwraps it, {algorithm}", range, lambda i, call=unwrap: call(),
                  "AES-256-GCM", lambda: cipher.decrypt(_NONCE, ciphertext, _ASSOCIATED)),
         ]  # fmt: skip

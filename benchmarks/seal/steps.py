@@ -202,6 +202,12 @@ def wrap_secret(algorithm: Recipient) -> tuple[Callable[[], object], Callable[[]
     )
 
 
+def wrapped_bytes(algorithm: Recipient) -> int:
+    """What a wrapped secret and its key's id take of an envelope, with their lengths."""
+    public = ReplyKey.fresh(algorithm).public
+    return 1 + len(hpke.key_id_of(public)) + 2 + len(hpke.wrap_for(public, b"s" * 32, b"bench"))
+
+
 def head_of(name: str) -> Head:
     """The head of an echo job."""
     return Head(

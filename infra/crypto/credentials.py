@@ -54,6 +54,8 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
     version: Literal[1] = 1
     tenant: str
     secret: bytes = b""
+    previous_secrets: list[bytes] = []
+    """Those before it, the latest first: answers to what was signed with them still prove themselves."""
     reply_keys: list[ReplyKey] = []
     system_keys: list[PublicKey] = []
 

@@ -31,6 +31,7 @@ from llmos.infra.settings import Settings
 from llmos.infra.settings.tree import Redis
 from llmos.infra.telemetry.endpoint import Endpoint
 from llmos.infra.telemetry.events import configure
+from llmos.infra.telemetry.faults import fault_of
 from llmos.infra.telemetry.health import ProgressHealth
 from llmos.schemas.errors import LlmosError, OperatorError, Unreachable
 
@@ -257,7 +258,8 @@ def _explain(service: str, problem: BaseException) -> int:
     elif isinstance(problem, asyncio.CancelledError):
         log.warning("service_failed", code="cut_short", error="it was stopped before its work was finished")
     else:
-        log.error("service_failed", code=LlmosError.code, error=repr(leaves[0]), exc_info=problem)
+        fault = fault_of(leaves[0])
+        log.error("service_failed", code=LlmosError.code, error=fault.problem, frames=fault.frames)
     return FAILED
 
 

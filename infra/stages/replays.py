@@ -40,7 +40,9 @@ def replay_of(keys: SystemKeys, record: Record) -> Replay | None:
     return replay if keys.check_mac("system", signed_replay(replay, record.value), replay.mac) else None
 
 
-def replay_header(keys: SystemKeys, letter: DeadLetter, value: bytes, timestamp: float, now: float) -> tuple[str, bytes]:
+def replay_header(
+    keys: SystemKeys, letter: DeadLetter, value: bytes, timestamp: float, now: float
+) -> tuple[str, bytes]:
     """The header with which the record of a dead letter is put back.
 
     `value`: the record's. `timestamp`: when the log took the first record of all (Unix seconds). `now`: the present time.

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import asyncio
 
-from llmos.infra.log.port import Log, Record
+from llmos.infra.log.port import Clock, Log, Record
 from llmos.schemas.errors import PositionLost
 
 REREAD_SECONDS = 2.0
 """For a second look at most, in all; whoever waits for it holds up those behind it."""
+EVERY_SECONDS = 0.1
+"""What is damaged in quicker succession is not looked at again."""
+
+
+class SecondLooks:
+    """Second looks at damaged records, not at every one of many: each costs a reader, and a client that makes wrong
+    checksums on purpose must not hold up the others."""
+
+    def __init__(self, log: Log, clock: Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._at = -EVERY_SECONDS
+
+    async def look(self, record: Record) -> Record | None:
+        """The record where it lies; None where it is not to be had, or it is too soon after the look before."""
+        now = self._clock.now()
+        if abs(now - self._at) < EVERY_SECONDS:
+            return None
+        self._at = now
+        return await read_again(self._log, record)
 
 
 async def read_again(log: Log, record: Record, seconds: float = REREAD_SECONDS) -> Record | None:

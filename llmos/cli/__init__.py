@@ -6,7 +6,7 @@ Rooms, one per family of commands:
 - `overrides`: `--set group.name=value`. `origins`: where each setting came from.
 - `running`: up, down, run. `up`, `first_start`, `attach`, `deaths`: what they do.
 - `jobs`: submit, attach, result, cancel. `asking`: jobs show, status, devices, models. `setup`: config, doctor, topics.
-- `dead_commands`: dead list, show, replay. `dead`: which letters are meant; `dead_letters`: reading and putting back; `dead_showing`.
+- `dead_commands`: dead list, show, replay. `dead`: which letters are meant; `dead_letters`: reads, puts back; `dead_showing`.
 - `tenant_commands`: tenants add, list, show, set, rotate-secret, erase. `tenants`: rows and credentials as they are made;
   `erasure`: what can still be read; `tenant_rows`, `tenant_use`: what is known of them; `tenant_options`, `tenant_tables`;
   `credential_files`: the files beside the system.

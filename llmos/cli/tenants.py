@@ -17,6 +17,8 @@ from llmos.schemas.errors import BadSetting, EnvelopeRejected, Malformed, NoSuch
 
 GRACE_SECONDS: Final = 3600.0
 """How long the secret before a rotation holds, unless something else is said."""
+KEPT_SECRETS: Final = 8
+"""Secrets of before that credentials keep."""
 OPERATORS: Final = "operator"
 """`reply.operator.` is where operators' replies go, so that no tenant may have this name."""
 
@@ -118,11 +120,13 @@ def with_new_secret(
         previous_key_id=tenant.key_id if grace > 0 else "",
         previous_until=now + grace if tenant.wrapped_secret and grace > 0 else 0.0,
     )
-    reply_keys = before.reply_keys if before is not None else []
-    return Made(
-        made,
-        Credentials(tenant=tenant.name, secret=secret, reply_keys=list(reply_keys), system_keys=list(system)),
-    )
+    credentials = Credentials(tenant=tenant.name, secret=secret, system_keys=list(system))
+    if before is not None:
+        known = [before.secret, *before.previous_secrets] if before.secret else before.previous_secrets
+        credentials = msgspec.structs.replace(
+            credentials, reply_keys=list(before.reply_keys), previous_secrets=known[:KEPT_SECRETS]
+        )
+    return Made(made, credentials)
 
 
 def with_new_reply_key(made: Made, algorithm: Recipient) -> Made:

@@ -75,13 +75,13 @@ def identify(given: Given, credentials: Credentials | None) -> Identity:
     """The identity; a secret that was given overrides that of the credentials. Raises `BadSetting`."""
     if credentials is None:
         secret = given.secret or b""
-        return Identity(given.name, secret, None, Opening(given.name, secret, []), given.operator)
+        return Identity(given.name, secret, None, Opening(given.name, [secret], []), given.operator)
     tenant = credentials.tenant
     if given.tenant not in ("", tenant):
         problem = f"they are those of tenant {tenant}, not of {given.tenant}"
         raise BadSetting(setting="credentials", problem=problem)
     secret = credentials.secret if given.secret is None else given.secret
-    opening = Opening(tenant, secret, credentials.reply_keys)
+    opening = Opening(tenant, [secret, *credentials.previous_secrets], credentials.reply_keys)
     return Identity(tenant, secret, Sealing(credentials), opening, given.operator)
 
 

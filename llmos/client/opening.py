@@ -56,13 +56,14 @@ class AskerKeys:
 class Opening:
     """Belongs to one client."""
 
-    def __init__(self, tenant: str, secret: bytes, keys: Sequence[ReplyKey]) -> None:
+    def __init__(self, tenant: str, secrets: Sequence[bytes], keys: Sequence[ReplyKey]) -> None:
+        """`secrets`: the tenant's, and those before it, which answers may still be proved by; none: nothing is proved."""
         self.keys = AskerKeys(keys)
         self.refused_events = 0
         """Token events that were not shown: they could not be opened, or came clear although the request was sealed."""
         self._told = b""
         self._tenant = tenant
-        self._secret = secret
+        self._secrets = [secret for secret in secrets if secret]
 
     def answer(self, answer: Answer, *, sealed: bool = False) -> Answer:
         """The answer with its outputs in the clear; `sealed`: its request was, so that nothing else is believed.
@@ -70,19 +71,21 @@ class Opening:
         Raises:
             CannotOpen: a key is missing, or an output is not as the worker wrote it.
         """
-        key = digest_key(self._secret, answer.job_id) if self._secret and answer.items else b""
-        items = [self._item(answer, item, key, sealed) for item in answer.items]
+        keys = [digest_key(secret, answer.job_id) for secret in self._secrets] if answer.items else []
+        items = [self._item(answer, item, keys, sealed) for item in answer.items]
         return msgspec.structs.replace(answer, items=items) if items else answer
 
-    def _item(self, answer: Answer, item: Item, key: bytes, sealed: bool) -> Item:
+    def _item(self, answer: Answer, item: Item, keys: Sequence[bytes], sealed: bool) -> Item:
         output = item.output
         if item.sealed:
             output = self._output(answer, item)
         elif sealed and output:
             raise CannotOpen(answer, f"output {item.output_index} is clear although the request was sealed")
-        if key:
+        # What the scheduler ended, and a part that no worker could open, fail without a digest: nobody had its key.
+        if keys and (output or item.digest or item.error is None):
             code = item.error.code if item.error is not None else ""
-            if not hmac.compare_digest(item_digest(key, item.output_index, output, code), item.digest):
+            digests = (item_digest(key, item.output_index, output, code) for key in keys)
+            if not any(hmac.compare_digest(digest, item.digest) for digest in digests):
                 problem = f"the digest of output {item.output_index} is not one under this tenant's secret"
                 raise CannotOpen(answer, problem)
         return msgspec.structs.replace(item, output=output, sealed=False) if item.sealed else item

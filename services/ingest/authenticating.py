@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
+from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.macs import check_mac
 from llmos.infra.crypto.secrets import fingerprint
 from llmos.infra.log.port import Record
 from llmos.schemas.catalog import Tenant
-from llmos.schemas.errors import Forged, UnknownTenant
+from llmos.schemas.errors import Corrupt, Forged, UnknownTenant
 from llmos.schemas.requests import Request, signed_bytes
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.loose import Loose
@@ -40,6 +41,7 @@ def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> 
     Raises:
         UnknownTenant: there is none of that name.
         Forged: the code is not right, or there is none where one is required.
+        Corrupt: so it is, and the payload does not fit its checksum either: it was damaged on its way.
     """
     tenant = tenants.named(request.tenant)
     if tenant is None:
@@ -55,5 +57,10 @@ def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> 
     # All are tried, so that the time tells nothing.
     right = [secret for secret in tenants.secrets(tenant, record.timestamp) if check_mac(secret, signed, said)]
     if not right:
-        raise Forged()
+        raise Corrupt() if _is_damaged(request) else Forged()
     return Proved(tenant, fingerprint(right[0]))
+
+
+def _is_damaged(request: Request | Loose) -> bool:
+    said = getattr(request, "crc32c", None)
+    return isinstance(said, int) and isinstance(request.payload, bytes) and crc32c(request.payload) != said

@@ -19,6 +19,7 @@ from llmos.infra.stages.noting import note
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Settlement
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.replays import replay_of
+from llmos.infra.stages.rereading import SecondLooks
 from llmos.infra.telemetry.faults import fault_of
 from llmos.infra.telemetry.metrics import REFUSALS, counter
 from llmos.pipelines.admission.quotas import refusal
@@ -27,7 +28,7 @@ from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Quotas
 from llmos.schemas.dead import origin_key
-from llmos.schemas.errors import Ambiguous, OperatorError, RecordError, Replayed
+from llmos.schemas.errors import Ambiguous, Corrupt, OperatorError, RecordError, Replayed
 from llmos.schemas.ids import partition_of
 from llmos.schemas.job import Origin, error_info
 from llmos.schemas.topics import lane_of
@@ -49,6 +50,7 @@ class IngestHandler:
         self._tenants = tenants
         self._credits = credits
         self._nonces = Nonces(ctx)
+        self._second_looks = SecondLooks(ctx.log, ctx.clock)
         self._partitions = partitions
         settings = ctx.settings
         self._rules = Rules(
@@ -61,7 +63,7 @@ class IngestHandler:
     async def settle(self, place: Place, records: Sequence[Record], origins: Origins) -> Sequence[Settlement]:
         """One settlement per record, as far as the credits of the place's lane reach."""
         now = self._ctx.clock.now()
-        read = [self._read(record, now) for record in records]
+        read = [await self._read_whole(record, now) for record in records]
         messages = await self._charged(await self._taken_once(records, read, now))
         return [
             self._settlement(record, message, now)
@@ -71,6 +73,13 @@ class IngestHandler:
     async def may_resume(self, places: Sequence[Place]) -> bool:
         """Whether one of the lanes of these paused places has credits again."""
         return await self._credits.may_resume({lane_of(place.topic) for place in places})
+
+    async def _read_whole(self, record: Record, now: float) -> Reading | RecordError:
+        """What a record says; a damaged one is looked at once more where it lies, a forged one is not."""
+        reading = self._read(record, now)
+        if isinstance(reading, Corrupt) and (again := await self._second_looks.look(record)) is not None:
+            reading = self._read(again, now)
+        return reading
 
     def _read(self, record: Record, now: float) -> Reading | RecordError:
         try:

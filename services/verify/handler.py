@@ -16,7 +16,7 @@ from llmos.infra.stages.dead_letters import dead_letter
 from llmos.infra.stages.noting import note
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated, Settlement
 from llmos.infra.stages.origins import Origins
-from llmos.infra.stages.rereading import read_again
+from llmos.infra.stages.rereading import SecondLooks
 from llmos.infra.stages.tenants import TenantTable
 from llmos.infra.telemetry.faults import fault_of
 from llmos.infra.telemetry.metrics import WITHOUT_TENANT_KEY
@@ -43,8 +43,6 @@ from llmos.services.verify.checking import Directory, check
 
 log = structlog.get_logger()
 
-REREAD_EVERY_SECONDS = 0.1
-"""Damaged payloads that come in quicker succession are not looked at again: their clients are told to send them anew."""
 THREAD_BYTES = 16 * 1024
 """Payloads above this are checked in a thread: counting the tokens of a megabyte would hold up the loop."""
 
@@ -56,7 +54,7 @@ class VerifyHandler:
         self._ctx = ctx
         self._tenants = tenants
         self._models = models
-        self._reread_at = -REREAD_EVERY_SECONDS
+        self._second_looks = SecondLooks(ctx.log, ctx.clock)
         self._keyless: set[str] = set()
         """Tenants without a key of their own that were told of."""
 
@@ -109,13 +107,8 @@ class VerifyHandler:
             return await self._sealed_beside(again)
 
     async def _read_again(self, record: Record) -> Admitted | None:
-        """The message where it lies in the log. Not for every one of many: each costs a reader, and a client that makes
-        wrong checksums on purpose must not hold up the others."""
-        now = self._ctx.clock.now()
-        if abs(now - self._reread_at) < REREAD_EVERY_SECONDS:
-            return None
-        self._reread_at = now
-        found = await read_again(self._ctx.log, record)
+        """The message where it lies in the log, as often as `SecondLooks` allows it."""
+        found = await self._second_looks.look(record)
         try:
             message = None if found is None else ADMITTED.decode(found.value)
         except RecordError:

@@ -39,6 +39,8 @@ SEALING, CLEAR = "demo", "globex"
 """The tenant that seals, and the one that does not."""
 SERVERS = ("kafka", "redis")
 KEY_PIECE_BYTES = 32
+MANY = 300
+"""Prompts of a request that is at work for a long time."""
 _NO_CORE = re.compile(rb"^Max core file size\s+0\s+0\s", re.MULTILINE)
 
 
@@ -73,6 +75,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
         async with Stack.start(
             tmp_path_factory.mktemp("canary"),
             node={"cpu_devices": 1},
+            scheduler={"deaths": 1},
             telemetry={"log_level": "debug"},
             embedded={"kafka_heap": "256m"},
         ) as stack:
@@ -130,7 +133,7 @@ async def a_stream(ran: Ran, client: Client) -> None:
 
 
 async def failures(ran: Ran, client: Client) -> None:
-    """Refusals by verify, a time that was over, an item that fails."""
+    """Refusals by verify, a time that was over, items that fail because their worker dies."""
     too_long = {"prompt": ran.mark("prompt that is too long") + " word" * 2000}
     chat = {"messages": [{"role": "user", "content": ran.mark("conversation without a template")}]}
     for asked, code in ((too_long, "too_long"), (chat, "no_chat_template")):
@@ -138,25 +141,38 @@ async def failures(ran: Ran, client: Client) -> None:
         answer = await client.result(submission, SECONDS)
         assert answer.error is not None
         assert answer.error.code == code
-    late = {"prompt": [ran.mark("prompt that expires")] * 40, "max_tokens": 60}
+    late = {"prompt": [ran.mark("prompt that expires")] * MANY, "max_tokens": 150}
     submission = ran.take(await client.submit("generate", late, model=GENERATE, timeout=1.0))
     assert (await client.result(submission, SECONDS)).status == "expired"
+    fatal = {"prompt": [ran.mark("prompt whose worker dies")] * MANY, "max_tokens": 150}
+    submission = ran.take(await client.submit("generate", fatal, model=GENERATE, events="tokens"))
+    await runs(client, submission)
+    (worker,) = await ran.stack.workers()
+    before = await ran.stack.kill(worker)
+    answer = await client.result(submission, SECONDS)
+    assert any(item.error for item in answer.items)
+    await ran.stack.back(worker, before)
 
 
 async def questions(ran: Ran, client: Client) -> None:
     """Queries about a job that runs, and its cancel."""
-    asked = {"prompt": [ran.mark("prompt that is cancelled")] * 40, "max_tokens": 60}
+    asked = {"prompt": [ran.mark("prompt that is cancelled")] * MANY, "max_tokens": 150}
     submission = ran.take(await client.submit("generate", asked, model=GENERATE, events="tokens"))
-    async with aclosing(client.stream(submission, SECONDS)) as events:
-        async for event in events:
-            if isinstance(event, StateChanged) and event.state == "running":
-                break
+    await runs(client, submission)
     for what in ("jobs", "status", "models"):
         await client.query(what, timeout=SECONDS)
     for what in ("job", "explain"):
         await client.query(what, job=submission, timeout=SECONDS)
     await client.cancel(submission)
     assert (await client.result(submission, SECONDS)).status == "cancelled"
+
+
+async def runs(client: Client, submission: Submission) -> None:
+    """Waits until a job is at work."""
+    async with aclosing(client.stream(submission, SECONDS)) as events:
+        async for event in events:
+            if isinstance(event, StateChanged) and event.state == "running":
+                return
 
 
 async def crafted(ran: Ran, asker: Asker) -> None:
@@ -258,10 +274,11 @@ async def test_keys_are_in_their_own_files_only(ran: Ran) -> None:
             assert not search(f"{name} of {pid}", await asyncio.to_thread(of_process, pid, name), needles)
 
 
-async def test_no_process_with_keys_leaves_a_core(ran: Ran) -> None:
-    """A crash writes no memory to a disk."""
-    names = [name for name in await ran.stack.names() if name not in SERVERS]
-    assert {"ingest", "verify", "scheduler", "aggregator", "node", *await ran.stack.workers()} <= set(names)
+async def test_no_process_leaves_a_core(ran: Ran) -> None:
+    """A crash writes no memory to a disk: of services and workers, of `llmos up`, which makes the keys, and of the servers."""
+    names = await ran.stack.names()
+    assert {"ingest", "verify", "scheduler", "aggregator", "node", "stack", *SERVERS} <= set(names)
+    assert await ran.stack.workers()
     limits = {name: await asyncio.to_thread(of_process, await ran.stack.pid(name), "limits") for name in names}
     assert [name for name, text in limits.items() if not _NO_CORE.search(text)] == []
 

@@ -68,6 +68,8 @@ class Asker:
         if item.sealed:
             bound = item_bound(answer, item.part, answer.epochs[item.part], item.output_index)
             output = open_envelope(self._reader, bound, item.output)
+        if item.error and not item.digest:
+            return output  # the scheduler ended it, and has no key for digests
         code = item.error.code if item.error else ""
         assert item.digest == item_digest(key, item.output_index, output, code), "the output has another digest"
         return output

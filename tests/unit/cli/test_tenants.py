@@ -107,6 +107,7 @@ def test_a_rotation_keeps_the_old_secret_for_the_grace() -> None:
     assert unwrap_previous(KEYS, second.tenant) == first.credentials.secret
     assert second.tenant.previous_until == NOW + 65.0
     assert second.credentials.reply_keys == first.credentials.reply_keys
+    assert second.credentials.previous_secrets == [first.credentials.secret]
     assert (second.tenant.weight, second.tenant.reply_key) == (3.0, first.tenant.reply_key)
     at_once = with_new_secret(first.tenant, None, KEYS, SYSTEM, NOW, 0.0)
     assert (at_once.tenant.previous_secret, at_once.tenant.previous_until) == (b"", 0.0)

@@ -24,7 +24,7 @@ FAILED = ErrorInfo(code="engine_failed", message="no")
 
 
 def opening(secret: bytes = SECRET, *keys: ReplyKey) -> Opening:
-    return Opening("demo", secret, list(keys) or [KEY])
+    return Opening("demo", [secret], list(keys) or [KEY])
 
 
 def answer(request_id: str = "r", epochs: tuple[int, ...] = (7,), **fields: Any) -> Answer:
@@ -131,6 +131,16 @@ def test_a_clear_output_is_not_believed_where_the_request_was_sealed() -> None:
     assert outputs(opening(b"").answer(found)) == [EchoOutput(text="a")]
 
 
+def test_a_failure_needs_no_digest_and_an_output_does() -> None:
+    """An item that the scheduler ended is its error; without one, or with an output, it is not believed."""
+    ended = msgspec.structs.replace(answer(), status="failed", items=[Item(output_index=0, error=FAILED)])
+    assert outputs(opening().answer(ended, sealed=True)) == [FAILED]
+    (true,) = sealed(answer(), "a").items
+    for item in (Item(output_index=0), msgspec.structs.replace(true, digest=b""), Item(output_index=0, output=b"x")):
+        with pytest.raises(CannotOpen):
+            opening().answer(msgspec.structs.replace(answer(), items=[item]))
+
+
 def test_answers_without_items_need_no_key() -> None:
     """Refusals and pointers."""
     assert opening().answer(answer(status="refused"), sealed=True) == answer(status="refused")
@@ -182,3 +192,11 @@ def test_ephemeral_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         keys.add(key, key.public)
     held = [keys.has(key_id_of(key.public)) for key in (lasting, *ephemeral)]
     assert held == [True, False, True, True]
+
+
+def test_answers_under_a_secret_from_before_a_rotation_still_prove_themselves() -> None:
+    """What was signed with the old secret is answered under it; a secret that was never the tenant's proves nothing."""
+    rotated = Opening("demo", [b"n" * 32, SECRET], [KEY])
+    assert outputs(rotated.answer(sealed(answer(), "a"))) == [EchoOutput(text="a")]
+    with pytest.raises(CannotOpen, match="digest"):
+        Opening("demo", [b"n" * 32, b"o" * 32], [KEY]).answer(sealed(answer(), "a"))

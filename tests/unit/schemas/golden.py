@@ -269,6 +269,15 @@ VALUES: dict[str, Message] = {
     "dead_letter/1 of a replay": DeadLetter(
         origin=ORIGIN, stage="worker", error=ERROR, at=1_800_000_001.0, attempt=2, replays=1, first=EARLIER
     ),
+    "dead_letter/1 of a large record": DeadLetter(
+        origin=ORIGIN,
+        stage="ingest",
+        error=ERROR,
+        at=1_800_000_001.0,
+        size=8_388_608,
+        cut=True,
+        taken_at=1_800_000_000.5,
+    ),
     "dead_replayed/1": DeadReplayed(origin=EARLIER, to=ORIGIN, at=1_800_000_001.0),
     "request/1 with a nonce": Request(request_id="r-1", tenant="acme", kind="echo", nonce=DIGEST[:16]),
     "refusal/1 with a time": Refusal(

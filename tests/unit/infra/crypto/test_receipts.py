@@ -126,7 +126,7 @@ def test_after_a_rotation_old_and_new_receipts_hold() -> None:
             return getattr(self.keys, name)
 
     live = Live()
-    notary = Notary(live)  # type: ignore[arg-type]
+    notary = Notary(live)
     before = notary.signed(receipt())
     live.keys = KEYS.rotated("receipt")
     after = notary.signed(receipt())

@@ -71,8 +71,8 @@ def test_over_any_time_no_more_than_burst_and_rate(rate: float, burst: float, wa
     """However requests are spaced, those let through within t seconds are at most burst + rate × t; told to wait, one that
     waits so long is let through."""
     quotas = Quotas(requests_per_second=rate, burst_seconds=burst)
-    spent, now, passed = Spent(request_rate=rate), 0.0, 0
-    for wait in waits:
+    spent, now = Spent(request_rate=rate), 0.0
+    for passed, wait in enumerate(waits, start=1):
         now += wait
         spent = spent_at(spent, now)
         over = judge(TenantUse(requests=spent.requests), 1, quotas)
@@ -81,5 +81,4 @@ def test_over_any_time_no_more_than_burst_and_rate(rate: float, burst: float, wa
             spent = spent_at(spent, now)
             assert judge(TenantUse(requests=spent.requests), 1, quotas) is None
         spent = spent._replace(requests=spent.requests + 1)
-        passed += 1
         assert passed <= max(rate * burst, 1.0) + rate * now + 1e-3

@@ -5,16 +5,18 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.macs import mac
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import TenantUse
-from llmos.infra.log.port import Place, Record
+from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages import rereading
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.replays import replay_header
@@ -202,3 +204,34 @@ async def test_a_fault_of_ours_quotes_nothing(ctx: Context, monkeypatch: pytest.
     letter: DeadLetter = DEAD.decode(settlement.out.value)
     assert "RuntimeError" in letter.error.message
     assert "secret" not in letter.error.message
+
+
+async def test_what_was_damaged_on_its_way_is_told_from_what_was_forged(
+    ctx: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record whose payload does not fit its checksum is read again where it lies, once; one that fits is no such."""
+    looks: list[int] = []
+    original = rereading.read_again
+
+    async def read_again(log: Any, found: Record) -> Record | None:
+        looks.append(found.offset)
+        return await original(log, found)
+
+    monkeypatch.setattr(rereading, "read_again", read_again)
+    whole = [signed(f"r{i}", crc32c=crc32c(b"\xa1x")) for i in range(2)]
+    there = [encode(whole[0]), _flipped(encode(whole[1]))]
+    await ctx.log.emit(PLACE, [Out(None, value) for value in there])
+    forged = msgspec.structs.replace(whole[0], payload=b"\xa1y", crc32c=crc32c(b"\xa1y"))
+    came = [_flipped(encode(whole[0])), there[1], encode(forged)]
+    found = []
+    for i, value in enumerate(came):
+        cast(HandClock, ctx.clock).at += 1.0
+        found += await codes(life(ctx), [record(value, "requests", 1, i)])
+    assert found == ["admitted", "[corrupt]", "[forged]"]
+    assert looks == [0, 1]
+
+
+def _flipped(value: bytes) -> bytes:
+    """One bit of the payload changed."""
+    at = value.index(b"\xa1x") + 1
+    return value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]

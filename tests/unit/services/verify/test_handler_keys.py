@@ -17,6 +17,7 @@ from llmos.infra.crypto.macs import mac
 from llmos.infra.crypto.secrets import fingerprint, wrap_secret
 from llmos.infra.log.port import Out, Record
 from llmos.infra.runtime.context import Context
+from llmos.infra.stages import rereading
 from llmos.infra.stages.one_in_one_out import Settlement
 from llmos.infra.stages.origins import Origins
 from llmos.infra.stages.tenants import TenantTable
@@ -40,13 +41,13 @@ from tests.unit.services.verify.handling import PLACE, echo, message_of, settle
 def again(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Offsets of the records that were read again."""
     read: list[int] = []
-    original = module.read_again
+    original = rereading.read_again
 
     async def read_again(log: Any, found: Record) -> Record | None:
         read.append(found.offset)
         return await original(log, found)
 
-    monkeypatch.setattr(module, "read_again", read_again)
+    monkeypatch.setattr(rereading, "read_again", read_again)
     return read
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.keyring import Keyring
-from llmos.infra.log.memory import MemoryLog
-from llmos.infra.log.port import Out, Place, Record
+from llmos.infra.log.port import Log, Out, Place, Record
 from llmos.infra.log.topics import spec_for
 from llmos.infra.runtime.beside import run_beside
 from llmos.pipelines.kinds.base import PartPlan
@@ -79,7 +78,7 @@ class Desk:
 
     def reads_from(self, log: Garbling) -> None:
         """Where the intake reads."""
-        ctx = replace(self.ctx, log=log)  # type: ignore[arg-type]
+        ctx = replace(self.ctx, log=log)
         self.intake = Intake(ctx, self.held, self.engine, self.publisher, DEVICE, INCARNATION)
 
     async def put(self, *messages: Message | bytes) -> None:
@@ -184,7 +183,7 @@ def _damaged(whole: Work) -> bytes:
 class Garbling:
     """Gives a record damaged the first `times` times it is read; counts the readers that were made."""
 
-    def __init__(self, log: MemoryLog, offset: int, value: bytes, times: int) -> None:
+    def __init__(self, log: Log, offset: int, value: bytes, times: int) -> None:
         self._log = log
         self._offset = offset
         self._value = value
@@ -296,7 +295,7 @@ def test_an_input_that_is_none_fails_for_good() -> None:
     async def main(bench: Bench) -> None:
         desk = Desk(bench)
         whole = work(0)
-        job = SEALED.decode(seal_job(desk.ctx.keyring, whole.head, [PartPlan(0, 1, b"\x80", 0, 0, 0)], bytes(32)))  # type: ignore[arg-type]
+        job = SEALED.decode(seal_job(desk.ctx.keyring, whole.head, [PartPlan(0, 1, b"\x80", 0, 0, 0)], bytes(32)))
         await desk.take(msgspec.structs.replace(whole, part=job.parts[0]))
         (outcome,) = desk.sent("partials", PARTIALS)
         assert [item.error.code for item in outcome.items] == ["invalid_request"]
