@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -28,6 +31,7 @@ from tests.stack import Stack
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 SERVICES = ("ingest", "verify", "scheduler", "worker-node-0.cpu0", "aggregator", "node", "redis", "kafka")
+STATUSES = ("completed", "failed", "cancelled", "expired", "refused", "pointer")
 SEALING = ("demo", "acme")
 """These tenants seal; the third does not."""
 LONG = {"prompt": list(PROMPTS) * 40, "max_tokens": 100}
@@ -74,6 +78,7 @@ async def test_receipts_sum_to_what_clients_received(stack: Stack) -> None:
     assert max(Counter(map(origin_of, load.receipts)).values()) == 1
     for by in (("tenant",), ("tenant", "status"), ("kind", "model")):
         assert summed(receipts.values(), by) == summed(answers.values(), by)
+    assert await of_the_command(stack) == statuses_of(answers.values())
     keys = {name: found.secret for name, found in credentials.items()}
     public = verifying_keys(system_keys(credentials.values()))
     wrong = [
@@ -124,6 +129,41 @@ def summed(messages: Iterable[Mapping[str, Any]], by: tuple[str, ...]) -> dict[t
             tokens_out + usage.get("tokens_out", 0),
         )
     return found
+
+
+def statuses_of(answers: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Counter[str]]:
+    """Of each tenant and kind: how many ended how, and their tokens."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for answer in answers:
+        row = found.setdefault((answer["tenant"], answer.get("kind", "")), Counter())
+        row[answer["status"]] += 1
+        for name in ("tokens_in", "tokens_out"):
+            row[name] += answer.get("usage", {}).get(name, 0)
+    return {group: +row for group, row in found.items()}
+
+
+async def of_the_command(stack: Stack) -> dict[tuple[str, str], Counter[str]]:
+    """The same, as `llmos usage` says it of receipts whose signatures it has checked."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "llmos", "--state-directory", str(stack.directory),
+        "usage", "--json", "--check", "--by", "tenant", "--by", "kind",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=dict(os.environ),
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(SECONDS):
+            out, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == 0, err.decode()
+    rows = [json.loads(line) for line in out.splitlines()]
+    return {
+        (row["tenant"], row["kind"]): +Counter(
+            {name: row.get(name, 0) for name in (*STATUSES, "tokens_in", "tokens_out")}
+        )
+        for row in rows
+    }
 
 
 def problem_of(

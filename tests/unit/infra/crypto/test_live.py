@@ -87,7 +87,7 @@ def test_a_destroyed_key_opens_nothing_although_it_was_in_use(path: Path) -> Non
         open_envelope(worker, BOUND, sealed)
     assert envelope._unwrapped.cache_info().currsize == envelope._opened.cache_info().currsize == 0
     gc.collect()
-    assert not [e for e in gc.get_objects() if isinstance(e, Keyring) and e.has(pool) and e is not verify.current]
+    assert not [e for e in gc.get_objects() if type(e) is Keyring and e.has(pool) and e is not verify.current]
     assert len(secret) == 32
 
 
