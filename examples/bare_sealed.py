@@ -52,20 +52,16 @@ def key_id(public: bytes) -> str:
 
 
 def derive(secret: bytes, salt: bytes, bound: list) -> tuple[bytes, bytes]:
-    """Encryption key and commitment: HKDF-SHA512 of the secret, for this tenant, job, request, epoch and digest."""
+    """Encryption key and commitment: HKDF-Expand of the secret, for this salt, tenant, job, request, epoch and digest."""
     tenant, _, job, _, _, _, _, _, request_id, epoch, _, extra = bound
     context = msgpack.packb([tenant, job, request_id, epoch, extra])
-    extracted = hmac.digest(salt, secret, "sha512")
-    encryption, commitment = (
-        hmac.digest(extracted, b"llmos-envelope-1 " + label + b"\0" + context + b"\x01", "sha512")[:32]
-        for label in (b"encryption", b"commitment")
-    )
-    return encryption, commitment
+    block = hmac.digest(secret, b"llmos-envelope-1 keys\0" + salt + context + b"\x01", "sha512")
+    return block[:32], block[32:]
 
 
 def associated(head: bytes, bound: list) -> bytes:
     """What the ciphertext is bound to: its own readers, and the place where it belongs."""
-    return msgpack.packb(["llmos-envelope-1", 1, 1, hashlib.sha256(head).digest(), *bound])
+    return msgpack.packb(["llmos-envelope-1", 1, 1, hashlib.sha256(head).digest(), bound])
 
 
 def seal(public: bytes, bound: list, plaintext: bytes) -> bytes:
@@ -109,17 +105,17 @@ def request_of(credentials: Credentials, lane: str) -> dict:
         credentials.tenant, request_id, None, lane, kind, model, True,  # the None: no idempotency key; True: sealed
         4, None, "tokens", None, b"", now, nonce,  # priority, time-out, events, reply_to, reply_key, submitted_at
     ]  # fmt: skip
-    digest = hashlib.sha256(msgpack.packb(["llmos-metadata-2", *metadata])).digest()
+    packed = msgpack.packb(["llmos-metadata-2", *metadata])
     job = hashlib.sha256(credentials.tenant.encode() + b"\0" + request_id.encode()).digest()[:16]
     bound = [
-        credentials.tenant, "request", job, 0, kind, 0, MSGPACK, "generate-input/1", request_id, 0, 0, digest,
+        credentials.tenant, "request", job, 0, kind, 0, MSGPACK, "generate-input/1", request_id, 0, 0,
+        hashlib.sha256(packed).digest(),
     ]  # fmt: skip
     payload = seal(credentials.ingress, bound, msgpack.packb({"prompt": "ROMEO:\n", "max_tokens": 24}))
-    signed = msgpack.packb(["llmos-request-2", *metadata, payload])
     return {
         "type": "request/1", "request_id": request_id, "tenant": credentials.tenant, "kind": kind, "model": model,
         "payload": payload, "sealed": True, "events": "tokens", "submitted_at": now, "nonce": nonce,
-        "mac": hmac.digest(credentials.secret, signed, "sha256"),
+        "mac": hmac.digest(credentials.secret, b"llmos-request-3\0" + packed + payload, "sha256"),
     }  # fmt: skip
 
 

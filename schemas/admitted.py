@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmos.schemas.base import Codec, Message
 from llmos.schemas.job import ErrorInfo, Head
-from llmos.schemas.limits import Code, Crc32c, Digest, Payload
+from llmos.schemas.limits import Code, Crc32c, Digest, Metadata, Payload
 
 
 class Admitted(Message, frozen=True, kw_only=True, tag="admitted/1"):
@@ -16,9 +16,9 @@ class Admitted(Message, frozen=True, kw_only=True, tag="admitted/1"):
     """Content type of a clear payload."""
     sealed: bool = False
     crc32c: Crc32c | None = None
-    metadata_digest: Digest = b""
-    """SHA-256 of the request's metadata as the client sent it: its envelope is bound to that (see
-    `llmos.infra.crypto.channels.request_bound`)."""
+    metadata: Metadata = b""
+    """Of a sealed request: `llmos.schemas.requests.metadata_bytes` of what the client sent. Its envelope is bound to their
+    SHA-256 (see `llmos.infra.crypto.channels.request_bound`), so that verify believes them where it opens, and not the head."""
     signed_with: Digest = b""
     """Fingerprint of the tenant's secret under which the client signed; empty: it did not. Around a rotation two hold."""
 

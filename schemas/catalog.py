@@ -128,11 +128,22 @@ class Tenant(Message, frozen=True, kw_only=True, tag="tenant/1"):
     longest_timeout: Timeout = 86_400.0
     made_at: Seconds = 0.0
     note: Short = ""
+    version: Count = 0
+    """Grows with each change: a row with a lower one than was seen is an old one that was put there again."""
+    seal_key_id: str = ""
+    """Of the seal."""
+    seal: Digest = b""
+    """HMAC-SHA-256 of all other fields under the system's key: services go by no row without it."""
 
     @property
     def prefixes(self) -> tuple[str, ...]:
         """What its `reply_to` topics may begin with."""
         return tuple(self.reply_prefixes) or (f"reply.{self.name}.",)
+
+    @property
+    def usual_timeout(self) -> float:
+        """Of a request that names none, in seconds."""
+        return min(self.default_timeout, self.longest_timeout)
 
 
 def alias_key(name: str) -> bytes:

@@ -19,6 +19,7 @@ from llmos.schemas.limits import (
     RequestId,
     Seconds,
     Short,
+    Signature,
     TenantName,
     TopicName,
 )
@@ -38,7 +39,7 @@ class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task/1"):
 
     partition: Partition
     s: Offset
-    mac: Digest = b""
+    mac: Signature = b""
 
 
 class Query(Message, frozen=True, kw_only=True, tag="query/1"):
@@ -69,7 +70,7 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain/1"):
     id: str = ""
     """Of the reply, where one is wanted."""
     reply_to: TopicName | None = None
-    mac: Digest = b""
+    mac: Signature = b""
 
 
 class ModelCommand(Message, frozen=True, kw_only=True, tag="model_command/1"):
@@ -98,7 +99,7 @@ class ModelOrder(Message, frozen=True, kw_only=True, tag="model_order/1"):
     device: str = ""
     """Empty: every device."""
     at: Seconds
-    mac: Digest = b""
+    mac: Signature = b""
 
 
 class Fence(Message, frozen=True, kw_only=True, tag="fence/1"):
@@ -111,20 +112,20 @@ class Fence(Message, frozen=True, kw_only=True, tag="fence/1"):
     pid: Count
     at: Seconds
     reason: Short = ""
-    mac: Digest = b""
+    mac: Signature = b""
 
 
 Operators = ModelCommand | Drain
 """By operators, under their key; a `Query` without a tenant is one too."""
 Orders = CancelTask | ModelOrder | Fence
-"""By the scheduler, under the key `control`."""
+"""By the scheduler, signed under its key `control`."""
 
 
 def signed_control(message: Cancel | Query | Operators | Orders) -> bytes:
-    """What the MAC covers: a label that names the kind, and every field, in one canonical order (MessagePack).
+    """What MAC and signature cover: a label that names the kind, and every field, in one canonical order (MessagePack).
 
     Under the tenant's secret, of a cancel and of a tenant's query; under the operators' key, of their commands and of
-    queries that name no tenant; under the key `control`, of the scheduler's orders.
+    queries that name no tenant; the scheduler signs its orders under the key `control` (Ed25519).
     """
     fields = [getattr(message, name) for name in message.__struct_fields__ if name != "mac"]
     return msgspec.msgpack.encode([f"llmos-{message.__struct_config__.tag}", *fields])

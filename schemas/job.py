@@ -34,6 +34,11 @@ LANES: tuple[Lane, ...] = ("interactive", "standard", "batch")
 Events = Literal["none", "states", "tokens"]
 
 
+def default_events(lane: Lane) -> Events:
+    """How much is told on the stream where a request does not say."""
+    return "none" if lane == "batch" else "states"
+
+
 class Origin(Value, frozen=True, array_like=True, kw_only=False):
     """Where a submission was produced: the offset its acknowledgement named."""
 

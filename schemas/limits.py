@@ -43,7 +43,11 @@ RequestId = Annotated[str, Meta(min_length=1, max_length=128)]
 TopicName = Annotated[str, Meta(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+\Z")]
 JobId = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Digest = Annotated[bytes, Meta(max_length=32)]
+Signature = Annotated[bytes, Meta(max_length=64)]
+"""Of Ed25519; or a code of 32 bytes."""
 Key = Annotated[bytes, Meta(max_length=4096)]
+Metadata = Annotated[bytes, Meta(max_length=16 * 1024)]
+"""All metadata of a request in their canonical order; the longest that a request can have is half of it."""
 Payload = Annotated[bytes, Meta(max_length=PAYLOAD_BYTES)]
 Sealed = Annotated[bytes, Meta(max_length=RECORD_BYTES)]
 Text = Annotated[str, Meta(max_length=PAYLOAD_BYTES)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
 import msgspec
 
-from llmos.schemas.base import Codec, Message
-from llmos.schemas.job import Events
+from llmos.schemas.base import Codec, Message, Value, without_values
+from llmos.schemas.errors import Malformed
+from llmos.schemas.job import Events, Lane
 from llmos.schemas.limits import (
     Crc32c,
     Digest,
@@ -60,20 +61,58 @@ class Request(Message, frozen=True, kw_only=True, tag="request/1"):
 REQUESTS = Codec.of(Request)
 
 
+class Metadata(Value, frozen=True, array_like=True, kw_only=False, forbid_unknown_fields=True):
+    """All metadata that steers the work, as the client sent it, and the lane of the topic it was sent to."""
+
+    label: Literal["llmos-metadata-2"]
+    tenant: TenantName
+    request_id: RequestId
+    idempotency_key: RequestId | None
+    lane: Lane
+    kind: Name
+    model: ModelRef
+    sealed: bool
+    priority: Priority
+    timeout: Timeout | None
+    events: Events | None
+    reply_to: TopicName | None
+    reply_key: Key
+    submitted_at: Seconds
+    nonce: Digest
+
+
+_metadata = msgspec.msgpack.Decoder(Metadata)
+
+
 def metadata_bytes(request: Request, lane: str) -> bytes:
-    """All metadata that steers the work, in one canonical order (MessagePack)."""
-    return msgspec.msgpack.encode(["llmos-metadata-2", *_metadata(request, lane)])
+    """`Metadata` of a request, in one canonical order (MessagePack). They need not be within their bounds."""
+    return msgspec.msgpack.encode(
+        [
+            "llmos-metadata-2", request.tenant, request.request_id, request.idempotency_key, lane, request.kind, request.model,
+            request.sealed, request.priority, request.timeout, request.events, request.reply_to, request.reply_key,
+            request.submitted_at, request.nonce,
+        ]
+    )  # fmt: skip
+
+
+def read_metadata(data: bytes) -> Metadata:
+    """What `metadata_bytes` wrote. Raises `Malformed`."""
+    try:
+        return _metadata.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+        raise Malformed(problem=without_values(problem)[:500]) from None
 
 
 def signed_bytes(request: Request, lane: str) -> bytes:
-    """What the MAC covers: the metadata and the payload, in one canonical order (MessagePack)."""
-    body = bytes(request.input) if not request.payload else request.payload
-    return msgspec.msgpack.encode(["llmos-request-2", *_metadata(request, lane), body])
+    """What the MAC covers: see `signed_over`."""
+    return signed_over(metadata_bytes(request, lane), body_of(request))
 
 
-def _metadata(request: Request, lane: str) -> list[Any]:
-    return [
-        request.tenant, request.request_id, request.idempotency_key, lane, request.kind, request.model, request.sealed,
-        request.priority, request.timeout, request.events, request.reply_to, request.reply_key, request.submitted_at,
-        request.nonce,
-    ]  # fmt: skip
+def signed_over(metadata: bytes, body: bytes) -> bytes:
+    """What the MAC covers: a label, the metadata, the payload as it is sent. MessagePack says where the metadata end."""
+    return b"".join((b"llmos-request-3\0", metadata, body))
+
+
+def body_of(request: Request) -> bytes:
+    """The payload, or the inline input as it stands."""
+    return request.payload or bytes(request.input)

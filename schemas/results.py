@@ -96,7 +96,7 @@ class Receipt(Message, frozen=True, kw_only=True, tag="receipt/1"):
     options: list[Option] = []
     """See `Head.options`."""
     part_count: Count = 0
-    """Parts that were done; 0 of a verdict."""
+    """Parts that were done."""
     item_count: Count = 0
     """Items of the answer."""
     signing_key: str = ""

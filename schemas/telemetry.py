@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmos.schemas.base import Codec, Message, Value
-from llmos.schemas.job import ErrorInfo, Lane, Task
+from llmos.schemas.job import ErrorInfo, Lane, Task, Usage
 from llmos.schemas.limits import Code, Count, Name, Offset, Seconds, Short
 from llmos.schemas.states import ResidencyState, Tier
 
@@ -75,6 +75,15 @@ class Served(Value, frozen=True, kw_only=True):
     decode_seconds: Seconds = 0.0
 
 
+class Progress(Value, frozen=True, array_like=True, kw_only=False):
+    """What an attempt has used so far: prompt tokens from when their prefill begins, tokens written, device time."""
+
+    task: Task
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    device_seconds: Seconds = 0.0
+
+
 class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     """A worker lives: which tasks it holds or finished within the last minute, what is resident, what it served."""
 
@@ -112,6 +121,8 @@ class Heartbeat(Message, frozen=True, kw_only=True, tag="heartbeat/1"):
     """Wall time without any work, since start."""
     host: HostLoad | None = None
     load: DeviceLoad | None = None
+    progress: list[Progress] = []
+    """Of tasks that have used something, the oldest 1,000: what is billed of them if they end without an outcome."""
 
 
 class TasksDone(Message, frozen=True, kw_only=True, tag="tasks_done/1"):
@@ -131,6 +142,16 @@ class TaskFailed(Message, frozen=True, kw_only=True, tag="task_failed/1"):
     incarnation: Offset
     task: Task
     error: ErrorInfo
+    usage: Usage = Usage()
+    """What the attempt had used."""
+
+
+class TasksStopped(Message, frozen=True, kw_only=True, tag="tasks_stopped/1"):
+    """A worker's last word on attempts that it stopped before their end (cancelled, expired, replaced): what each used."""
+
+    device: Name
+    incarnation: Offset
+    used: list[Progress]
 
 
 class WorkerDied(Message, frozen=True, kw_only=True, tag="worker_died/1"):
@@ -266,4 +287,6 @@ class PolicyInput(Message, frozen=True, kw_only=True, tag="policy_input/1"):
     """What was decided, in the same form."""
 
 
-TELEMETRY = Codec.of(Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput)
+TELEMETRY = Codec.of(
+    Heartbeat, TasksDone, TaskFailed, TasksStopped, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput
+)

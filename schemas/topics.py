@@ -52,6 +52,7 @@ CATALOG = "catalog"
 TENANTS = "tenants"
 EPOCHS = "epochs"
 
+_LANES: dict[str, Lane] = {name: lane for lane, name in REQUESTS.items()}
 _WORK = re.compile(r"work\.([A-Za-z0-9._-]+)")
 
 
@@ -68,7 +69,7 @@ def device_of(topic: str) -> str | None:
 
 def lane_of(topic: str) -> Lane:
     """The lane whose requests are on `topic`."""
-    return next(lane for lane, name in REQUESTS.items() if name == topic)
+    return _LANES[topic]
 
 
 TABLE: tuple[Topic, ...] = (
@@ -89,11 +90,28 @@ TABLE: tuple[Topic, ...] = (
     Topic(name=USAGE, key="job id", partitions="N", retention_seconds=90 * _DAY, writers=("aggregator",), readers=("scheduler", "aggregator", "billing"), carries="Receipt", append_time=True),
     Topic(name=DEAD, key="origin", partitions="one", retention_seconds=30 * _DAY, writers=("ingest", "verify", "scheduler", "worker", "aggregator", "cli"), readers=("operator", "client"), carries="DeadLetter, DeadReplayed"),
     Topic(name=CONTROL, key="target", partitions="one", retention_seconds=_DAY, writers=("client", "cli", "scheduler"), readers=("scheduler", "worker", "node"), carries="Cancel, CancelTask, Query, Drain, ModelCommand, ModelOrder, Fence", append_time=True),
-    Topic(name=TELEMETRY, key="source", partitions="one", retention_seconds=_HOUR, writers=("worker", "node", "scheduler"), readers=("scheduler", "ingest", "cli"), carries="Heartbeat, TasksDone, TaskFailed, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput"),
+    Topic(name=TELEMETRY, key="source", partitions="one", retention_seconds=_HOUR, writers=("worker", "node", "scheduler"), readers=("scheduler", "ingest", "cli"), carries="Heartbeat, TasksDone, TaskFailed, TasksStopped, WorkerDied, LiveCounts, SchedulerReport, Decided, PolicyInput"),
     Topic(name=CATALOG, key="identity, alias, node, pin", partitions="one", retention_seconds=None, writers=("worker", "scheduler"), readers=("verify", "scheduler", "worker"), carries="Model, Alias, NodeModels, Pin"),
     Topic(name=TENANTS, key="tenant", partitions="one", retention_seconds=None, writers=("cli",), readers=("ingest", "verify", "scheduler"), carries="Tenant"),
     Topic(name=EPOCHS, key="name", partitions="one", retention_seconds=None, writers=("scheduler", "aggregator"), readers=("scheduler", "aggregator"), carries="Term, Deaths, Layout"),
 )  # fmt: skip
+
+
+_NAMES: frozenset[str] = frozenset(topic.name for topic in TABLE)
+
+
+def of_others(topic: str) -> bool:
+    """Whether a topic is none of the table: a `reply_to`, which its owner makes and deletes as he likes."""
+    return topic not in _NAMES and device_of(topic) is None
+
+
+def in_transactions(topic: str) -> bool:
+    """Whether what we write to `topic` are transactions: `results`, `usage`, and copies of answers to topics of others.
+
+    Those are read as far as every transaction has ended, committed records only. All other topics are read as they lie:
+    there a transaction is a stranger's, who may keep it open, and nobody waits for its end.
+    """
+    return topic in (RESULTS, USAGE) or of_others(topic)
 
 
 def topic_named(name: str) -> Topic:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import check_mac, mac
 from llmos.infra.crypto.receipts import Notary
 from llmos.pipelines.kinds.base import PartPlan
-from llmos.pipelines.kinds.parts import open_part, seal_job
+from llmos.pipelines.kinds.parts import PartSeals, open_part
 from llmos.schemas.base import encode
 from llmos.schemas.ids import job_id
 from llmos.schemas.job import Head, Item, Lane, Origin, Part
@@ -48,6 +49,8 @@ class Parties(NamedTuple):
     reply: ReplyKey
     reader: ReplyKeys
     system: Keyring
+    parts: PartSeals
+    """Of verify."""
     asking: Secret
     """Of the client: for the system's ingress key."""
     answering: Secret
@@ -65,6 +68,7 @@ class Parties(NamedTuple):
             reply=reply,
             reader=ReplyKeys([reply]),
             system=system,
+            parts=PartSeals(system),
             asking=Secret.for_public(system.active("ingress").public, TENANT),
             answering=Secret.for_public(reply.public, TENANT),
         )
@@ -101,7 +105,8 @@ def open_request(parties: Parties, request: Request) -> bytes:
 
 def seal_part(parties: Parties, head: Head, payload: bytes) -> bytes:
     """What verify does for a job of one part: the record for `sealed`."""
-    return seal_job(parties.system, head, [PartPlan(0, 1, payload, 0, 0, 0)], digest_key(parties.secret, head.job_id))
+    plans = [PartPlan(0, 1, payload, 0, 0, 0)]
+    return parties.parts.seal(head, plans, digest_key(parties.secret, head.job_id), time.time())
 
 
 def only_part(record: bytes) -> Part:

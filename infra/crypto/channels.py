@@ -38,17 +38,16 @@ class EventBody(Value, frozen=True, array_like=True, kw_only=False):
 def request_bound(request: Request, lane: Lane) -> Bound:
     """Binding of a request's sealed payload. What is inside is MessagePack of the kind's input."""
     job = job_id(request.tenant, request.idempotency_key or request.request_id)
-    digest = hashlib.sha256(metadata_bytes(request, lane)).digest()
-    return _request_bound(request.tenant, job, request.kind, request.request_id, digest)
+    return _request_bound(request.tenant, job, request.kind, request.request_id, metadata_bytes(request, lane))
 
 
-def request_bound_of(head: Head, metadata_digest: bytes) -> Bound:
-    """The same, from what ingest passes on: the head, which may have other values than the client sent, and the digest of
-    what it did send (`request_bound(...).extra`)."""
-    return _request_bound(head.tenant, head.job_id, head.kind, head.request_id, metadata_digest)
+def request_bound_of(head: Head, metadata: bytes) -> Bound:
+    """The same, from what ingest passes on: the head, which may have other values than the client sent, and what it did send
+    (`llmos.schemas.requests.metadata_bytes`)."""
+    return _request_bound(head.tenant, head.job_id, head.kind, head.request_id, metadata)
 
 
-def _request_bound(tenant: str, job: bytes, kind: str, request_id: str, metadata_digest: bytes) -> Bound:
+def _request_bound(tenant: str, job: bytes, kind: str, request_id: str, metadata: bytes) -> Bound:
     return Bound(
         tenant=tenant,
         channel="request",
@@ -58,7 +57,7 @@ def _request_bound(tenant: str, job: bytes, kind: str, request_id: str, metadata
         content_type=MSGPACK,
         schema=f"{kind}-input/1",
         request_id=request_id,
-        extra=metadata_digest,
+        extra=hashlib.sha256(metadata).digest(),
     )
 
 

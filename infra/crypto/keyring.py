@@ -15,12 +15,13 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol, get_args
 
 import msgspec
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from llmos.infra.crypto import hpke
 from llmos.infra.crypto.hpke import Recipient
+from llmos.infra.crypto.signatures import is_signed
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
 Purpose = Literal["pool", "tenant", "system", "ingress", "dead", "receipt", "operator", "control"]
@@ -28,11 +29,12 @@ Purpose = Literal["pool", "tenant", "system", "ingress", "dead", "receipt", "ope
 
 - `pool`: wraps data keys of jobs for the workers; lives short.
 - `tenant`: wraps data keys of one tenant's jobs, so that destroying it erases them once the pool keys of their time are gone.
-- `system`: wraps tenants' secrets on the topic `tenants`.
+- `system`: wraps tenants' secrets on the topic `tenants`, and seals its rows.
 - `ingress`: clients seal requests to its public half; verify opens them.
 - `dead`: dead letters are sealed to its public half; operators open them.
 - `receipt`: signs receipts; anyone checks them with the public half.
-- `operator`: authenticates operators' commands and queries. `control`: the scheduler's orders to workers and nodes.
+- `operator`: authenticates operators' commands and queries.
+- `control`: signs the scheduler's orders; workers and nodes check them with the public half.
 """
 Algorithm = Literal["aes-256-gcm", "hmac-sha256", "x25519", "mlkem768-x25519", "ed25519"]
 KeyState = Literal["active", "decrypt_only", "destroyed"]
@@ -45,14 +47,18 @@ ALGORITHMS: Final[dict[Purpose, Algorithm]] = {
     "dead": "x25519",
     "receipt": "ed25519",
     "operator": "hmac-sha256",
-    "control": "hmac-sha256",
+    "control": "ed25519",
 }
 """Of fresh keys."""
+Signing = Literal["receipt", "control"]
+"""Purposes whose keys sign. One of another algorithm, as `control` had before, counts as not there."""
+_SIGNING: Final[tuple[Purpose, ...]] = get_args(Signing)
 
 KEY_BYTES: Final = 32
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 SETTING: Final = "keyring_file"
+_SYMMETRIC: Final[tuple[Algorithm, ...]] = ("aes-256-gcm", "hmac-sha256")
 
 
 class Opener(Protocol):
@@ -77,6 +83,9 @@ class Keys(Opener, Protocol):
     def holds(self, purpose: Purpose, tenant: str = "") -> bool:
         """Whether there is an active key that `wrap` could use."""
 
+    def active_id(self, purpose: Purpose, tenant: str = "") -> str:
+        """The id of the key that `wrap` would use now; empty where there is none."""
+
 
 class SystemKeys(Keys, Protocol):
     """All that a service asks of the system's keys: a file can stand behind it, or a key management service."""
@@ -87,8 +96,12 @@ class SystemKeys(Keys, Protocol):
     def check_mac(self, purpose: Purpose, data: bytes, tag: bytes) -> bool:
         """Whether `tag` was made under the active key of `purpose`, or one before it that is not destroyed."""
 
-    def sign(self, data: bytes) -> tuple[str, bytes]:
-        """The id of the receipt key, and its Ed25519 signature (64 bytes). Raises `BadSetting` without that key."""
+    def sign(self, purpose: Signing, data: bytes) -> tuple[str, bytes]:
+        """The id of the active key of `purpose`, and its Ed25519 signature (64 bytes). Raises `BadSetting` without that key."""
+
+    def check_signed(self, purpose: Signing, data: bytes, signature: bytes) -> bool:
+        """Whether `data` was signed under a key of `purpose` that is not destroyed: the active one, one before it, or one
+        that is prepared. The public halves are enough."""
 
 
 class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -115,6 +128,11 @@ class KeyEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """It was never active yet."""
         return self.state == "decrypt_only" and not self.retired_at
 
+    @property
+    def is_outdated(self) -> bool:
+        """It is for signing and cannot: made by an earlier version, it is of no more use."""
+        return self.purpose in _SIGNING and self.algorithm != "ed25519"
+
     def __repr__(self) -> str:
         return f"KeyEntry({self.id}, {self.purpose}, {self.state})"
 
@@ -123,7 +141,7 @@ class Keyring:
     """Keys in memory.
 
     Symmetric wrapping: AES-256-GCM with a random 96-bit nonce: wrapped = nonce ‖ ciphertext ‖ tag. NIST SP 800-38D
-    (section 8.3) allows 2**32 of these per key; rotate before that many jobs. Wrapping for pairs: see `hpke`.
+    (section 8.3) allows 2**32 of these per key; rotate before that many secrets. Wrapping for pairs: see `hpke`.
     """
 
     def __init__(self, entries: Iterable[KeyEntry]) -> None:
@@ -142,7 +160,12 @@ class Keyring:
             for e in self._entries
             if e.algorithm in ("x25519", "mlkem768-x25519") and e.key
         }
-        self._active = {(e.purpose, e.tenant): e for e in self._entries if e.state == "active"}
+        self._verifiers = [
+            (e.purpose, Ed25519PublicKey.from_public_bytes(e.public))
+            for e in self._entries
+            if e.algorithm == "ed25519" and e.state != "destroyed"
+        ]
+        self._active = {(e.purpose, e.tenant): e for e in self._entries if e.state == "active" and not e.is_outdated}
 
     def __repr__(self) -> str:
         return f"Keyring({list(self._entries)})"
@@ -158,10 +181,11 @@ class Keyring:
         return Keyring([]).completed(tenants)
 
     def completed(self, tenants: Iterable[str] = ()) -> Keyring:
-        """The keyring with a fresh key for every purpose that has no active one, and for each of these tenants."""
+        """The keyring with a fresh key for every purpose that has no active one, and for each of these tenants. Keys that
+        are outdated are retired."""
         wanted = [(purpose, "") for purpose in PURPOSES if purpose != "tenant"] + [("tenant", name) for name in tenants]
         fresh = [fresh_key(purpose, tenant) for purpose, tenant in wanted if (purpose, tenant) not in self._active]  # type: ignore[arg-type]
-        return Keyring([*self._entries, *fresh]) if fresh else self
+        return Keyring([*map(_without_outdated, self._entries), *fresh]) if fresh else self
 
     def prepared(self, purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> Keyring:
         """The keyring with a key that only opens and checks until the next rotation makes it the active one: so that all
@@ -178,7 +202,8 @@ class Keyring:
 
     def waiting(self, purpose: Purpose, tenant: str = "") -> KeyEntry | None:
         """The key that is prepared for the next rotation."""
-        found = (e for e in self._entries if (e.purpose, e.tenant) == (purpose, tenant) and e.is_prepared)
+        mine = (e for e in self._entries if (e.purpose, e.tenant) == (purpose, tenant))
+        found = (e for e in mine if e.is_prepared and not e.is_outdated)
         return next(found, None)
 
     def rotated(self, purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> Keyring:
@@ -224,6 +249,11 @@ class Keyring:
         """Whether there is an active key of `purpose`."""
         return (purpose, tenant) in self._active
 
+    def active_id(self, purpose: Purpose, tenant: str = "") -> str:
+        """The id of the active key of `purpose`; empty where there is none."""
+        entry = self._active.get((purpose, tenant))
+        return entry.id if entry is not None else ""
+
     def has(self, key_id: str) -> bool:
         """Whether `unwrap` could open what this key wrapped."""
         entry = self._by_id.get(key_id)
@@ -262,30 +292,28 @@ class Keyring:
     def mac(self, purpose: Purpose, data: bytes) -> bytes:
         """HMAC-SHA-256 of `data` under the active key of `purpose`, 32 bytes. Raises `BadSetting` where there is none."""
         entry = self.active(purpose)
-        if not entry.key:
+        if not entry.key or entry.algorithm not in _SYMMETRIC:
             raise bad(f"the key for {purpose!r} is not held here")
         return _mac(entry, data)
 
     def check_mac(self, purpose: Purpose, data: bytes, tag: bytes) -> bool:
         """Whether `tag` was made under the active key of `purpose`, or one before it that is not destroyed."""
-        tags = [_mac(e, data) for e in self._entries if e.purpose == purpose and e.key]
+        keys = (e for e in self._entries if e.purpose == purpose and e.key and e.algorithm in _SYMMETRIC)
+        tags = [_mac(e, data) for e in keys]
         return sum(hmac.compare_digest(tag, own) for own in tags) > 0
 
-    def sign(self, data: bytes) -> tuple[str, bytes]:
-        """The id of the receipt key, and its Ed25519 signature (RFC 8032, 64 bytes). Raises `BadSetting` without that key."""
-        signer = self._signers.get(self.active("receipt").id)
+    def sign(self, purpose: Signing, data: bytes) -> tuple[str, bytes]:
+        """The id of the active key of `purpose`, and its Ed25519 signature (RFC 8032, 64 bytes). Raises `BadSetting` without
+        that key."""
+        entry = self.active(purpose)
+        signer = self._signers.get(entry.id)
         if signer is None:
-            raise bad("the key that signs receipts is not held here")
-        return self.active("receipt").id, signer.sign(data)
+            raise bad(f"the key that signs for {purpose!r} is not held here")
+        return entry.id, signer.sign(data)
 
-
-def check_signature(public: bytes, data: bytes, signature: bytes) -> bool:
-    """Whether the holder of this Ed25519 key (32 bytes) signed `data`."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, data)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+    def check_signed(self, purpose: Signing, data: bytes, signature: bytes) -> bool:
+        """Whether `data` was signed under a key of `purpose` that is not destroyed."""
+        return any(is_signed(key, data, signature) for its, key in self._verifiers if its == purpose)
 
 
 def fresh_key(purpose: Purpose, tenant: str = "", algorithm: Algorithm | None = None) -> KeyEntry:
@@ -315,6 +343,12 @@ def _material(algorithm: Algorithm) -> tuple[bytes, bytes]:
         own = Ed25519PrivateKey.generate()
         return own.private_bytes_raw(), own.public_key().public_bytes_raw()
     return secrets.token_bytes(KEY_BYTES), b""
+
+
+def _without_outdated(entry: KeyEntry) -> KeyEntry:
+    if not entry.is_outdated or entry.state == "destroyed":
+        return entry
+    return msgspec.structs.replace(entry, state="decrypt_only", retired_at=entry.retired_at or time.time())
 
 
 def _mac(entry: KeyEntry, data: bytes) -> bytes:

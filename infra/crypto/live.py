@@ -14,7 +14,7 @@ import structlog
 
 from llmos.infra.crypto import envelope
 from llmos.infra.crypto.keyfile import load_keyring
-from llmos.infra.crypto.keyring import Keyring, Purpose
+from llmos.infra.crypto.keyring import Keyring, Purpose, Signing
 from llmos.infra.crypto.roles import for_service
 from llmos.schemas.errors import BadSetting
 
@@ -77,6 +77,10 @@ class LiveKeyring:
         """See `Keyring.holds`."""
         return self._keys.holds(purpose, tenant) or self._looked().holds(purpose, tenant)
 
+    def active_id(self, purpose: Purpose, tenant: str = "") -> str:
+        """See `Keyring.active_id`."""
+        return self._keys.active_id(purpose, tenant) or self._looked().active_id(purpose, tenant)
+
     def has(self, key_id: str) -> bool:
         """See `Keyring.has`."""
         return self._keys.has(key_id) or self._looked().has(key_id)
@@ -95,10 +99,15 @@ class LiveKeyring:
         """See `Keyring.check_mac`. A wrong one may be of a key that was just made, so that the file is looked at."""
         return self._keys.check_mac(purpose, data, tag) or self._looked().check_mac(purpose, data, tag)
 
-    def sign(self, data: bytes) -> tuple[str, bytes]:
+    def sign(self, purpose: Signing, data: bytes) -> tuple[str, bytes]:
         """See `Keyring.sign`."""
-        self.holds("receipt")
-        return self._keys.sign(data)
+        self.holds(purpose)
+        return self._keys.sign(purpose, data)
+
+    def check_signed(self, purpose: Signing, data: bytes, signature: bytes) -> bool:
+        """See `Keyring.check_signed`. As with codes, a wrong one may be of a key that was just made."""
+        signed = self._keys.check_signed(purpose, data, signature)
+        return signed or self._looked().check_signed(purpose, data, signature)
 
     def _looked(self) -> Keyring:
         """The keys after another look, whoever took it: another thread may just have."""
@@ -107,7 +116,7 @@ class LiveKeyring:
 
 
 def _usable(keyring: Keyring) -> set[str]:
-    return {entry.id for entry in keyring.entries if entry.key}
+    return {entry.id for entry in keyring.entries if entry.state != "destroyed"}
 
 
 def _signature(path: Path) -> _Signature:

@@ -13,7 +13,8 @@ import msgspec
 
 from llmos.infra.crypto.channels import digest_key, item_digest, output_digest
 from llmos.infra.crypto.credentials import PublicKey
-from llmos.infra.crypto.keyring import SystemKeys, check_signature
+from llmos.infra.crypto.keyring import SystemKeys
+from llmos.infra.crypto.signatures import check_signature
 from llmos.schemas.base import encode
 from llmos.schemas.errors import RecordError
 from llmos.schemas.job import Item
@@ -33,7 +34,7 @@ class Notary:
         """The receipt as a record, signed. Raises `BadSetting` where the key is not held here."""
         while True:
             unsigned = msgspec.structs.replace(receipt, signing_key=self._key_id, signature=b"")
-            key_id, signature = self._keys.sign(signed_receipt(encode(unsigned)))
+            key_id, signature = self._keys.sign("receipt", signed_receipt(encode(unsigned)))
             if key_id == self._key_id:
                 return encode(msgspec.structs.replace(unsigned, signature=signature))
             self._key_id = key_id

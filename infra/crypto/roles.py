@@ -5,9 +5,9 @@
 | ingest | system | dead |
 | verify | system, ingress, pool, tenant | dead |
 | scheduler | system, operator, control | dead |
-| worker | pool, control | dead |
+| worker | pool | control, dead |
 | aggregator | receipt | dead |
-| node | control | dead |
+| node | | control, dead |
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ class Role(NamedTuple):
 
     secret: tuple[Purpose, ...]
     """It opens, wraps, authenticates or signs with these."""
+    checked: tuple[Purpose, ...] = ()
+    """It only checks what was signed under these, whichever of them signed."""
     public: tuple[Purpose, ...] = ("dead",)
-    """It only seals to these."""
+    """It only seals to these, to the active ones."""
 
 
 ROLES: Final[dict[str, Role]] = {
     "ingest": Role(("system",)),
     "verify": Role(("system", "ingress", "pool", "tenant")),
     "scheduler": Role(("system", "operator", "control")),
-    "worker": Role(("pool", "control")),
+    "worker": Role(("pool",), checked=("control",)),
     "aggregator": Role(("receipt",)),
-    "node": Role(("control",)),
+    "node": Role((), checked=("control",)),
 }
 
 
@@ -50,12 +52,13 @@ def for_service(keyring: Keyring, service: str) -> Keyring:
     kept += [
         msgspec.structs.replace(entry, key=b"")
         for entry in keyring.entries
-        if entry.purpose in role.public and entry.state == "active"
+        if (entry.purpose in role.checked and entry.state != "destroyed" and not entry.is_outdated)
+        or (entry.purpose in role.public and entry.state == "active")
     ]
     found = Keyring(kept)
     missing = [
         *(p for p in role.secret if p != "tenant" and not (found.holds(p) and found.active(p).key)),
-        *(p for p in role.public if not found.holds(p)),
+        *(p for p in (*role.checked, *role.public) if not found.holds(p)),
     ]
     if missing:
         raise bad(

@@ -20,7 +20,7 @@ from llmos.infra.embedded.directory import StateDirectory, read_json, write_json
 from llmos.infra.embedded.jars import class_path
 from llmos.infra.embedded.java import find_java
 from llmos.infra.embedded.ports import LOOPBACK, free_port, is_free
-from llmos.infra.settings.tree import Embedded
+from llmos.infra.settings import Settings
 from llmos.schemas.errors import ChildFailed
 from llmos.schemas.limits import RECORD_BYTES
 
@@ -45,7 +45,7 @@ _API_VERSIONS = struct.pack(">ihhih", 10, 18, 0, 1, -1)
 """Length, key 18, version 0, correlation id 1, no client id: what any Kafka client asks first."""
 
 
-def prepare(directory: StateDirectory, settings: Embedded) -> tuple[ChildSpec, int]:
+def prepare(directory: StateDirectory, all_settings: Settings) -> tuple[ChildSpec, int]:
     """Makes everything ready to run; gives what to run and the port it listens on. Blocks, for seconds when first used.
 
     Raises:
@@ -53,12 +53,14 @@ def prepare(directory: StateDirectory, settings: Embedded) -> tuple[ChildSpec, i
         MissingTool: no Java, or no jars.
         ChildFailed: the data directory could not be formatted.
     """
+    settings = all_settings.embedded
+    transaction_ms = round(all_settings.kafka.request_seconds * 2000)
     java = find_java(settings.java)
     jars = ":".join(map(str, class_path(settings.jars_directory)))
     ports = _ports(directory.kafka)
     properties = directory.kafka / "server.properties"
     properties.write_text(
-        "".join(f"{key}={value}\n" for key, value in server_properties(directory.kafka, ports).items())
+        "".join(f"{key}={value}\n" for key, value in server_properties(directory.kafka, ports, transaction_ms).items())
     )
     command = (str(java), f"-Xmx{settings.kafka_heap}", *_JVM, "-cp", jars)
     if not (directory.kafka / "data" / "meta.properties").exists():
@@ -74,7 +76,7 @@ def prepare(directory: StateDirectory, settings: Embedded) -> tuple[ChildSpec, i
     return spec, port
 
 
-def server_properties(directory: Path, ports: Mapping[str, int]) -> dict[str, str | int]:
+def server_properties(directory: Path, ports: Mapping[str, int], transaction_ms: int) -> dict[str, str | int]:
     """The broker's properties; those that differ from Kafka's defaults say why."""
     broker, controller = f"PLAINTEXT://{LOOPBACK}:{ports['broker']}", f"CONTROLLER://{LOOPBACK}:{ports['controller']}"
     largest = RECORD_BYTES + _HEADROOM_BYTES
@@ -98,6 +100,8 @@ def server_properties(directory: Path, ports: Mapping[str, int]) -> dict[str, st
         "transaction.state.log.num.partitions": 4,
         "transaction.state.log.replication.factor": 1,
         "transaction.state.log.min.isr": 1,
+        # A stranger's open transaction on `results` or `usage` holds readers back no longer than one of ours may last.
+        "transaction.max.timeout.ms": transaction_ms,
         "share.coordinator.state.topic.num.partitions": 1,
         "share.coordinator.state.topic.replication.factor": 1,
         "share.coordinator.state.topic.min.isr": 1,

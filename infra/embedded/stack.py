@@ -79,7 +79,7 @@ class _Stack:
         if not settings.kafka.bootstrap:
             await await_predecessor(directory, broker.NAME)
             self._report(f"Kafka: checking its jars (a first start fetches them, {jars.DOWNLOAD})")
-            kafka, port = await asyncio.to_thread(broker.prepare, directory, settings.embedded)
+            kafka, port = await asyncio.to_thread(broker.prepare, directory, settings)
             bootstrap = f"{LOOPBACK}:{port}"
             settings = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap": bootstrap})})
             starts.append(self._one(supervisor, kafka, port))

@@ -28,18 +28,25 @@ end
 
 -- lane → {jobs, bytes}, from the sums.
 local function read_use(use_key)
-    local use = {}
+    local fields = {}
     for _, lane in ipairs(LANES) do
-        local v = redis.call('HMGET', use_key, lane .. ':jobs', lane .. ':bytes')
-        use[lane] = {tonumber(v[1] or '0'), tonumber(v[2] or '0')}
+        fields[#fields + 1], fields[#fields + 2] = lane .. ':jobs', lane .. ':bytes'
+    end
+    local sums = redis.call('HMGET', use_key, unpack(fields))
+    local use = {}
+    for i, lane in ipairs(LANES) do
+        use[lane] = {tonumber(sums[2 * i - 1] or '0'), tonumber(sums[2 * i] or '0')}
     end
     return use
 end
 
 local function write_use(use_key, use)
+    local sums = {}
     for _, lane in ipairs(LANES) do
-        redis.call('HSET', use_key, lane .. ':jobs', whole(use[lane][1]), lane .. ':bytes', whole(use[lane][2]))
+        sums[#sums + 1], sums[#sums + 2] = lane .. ':jobs', whole(use[lane][1])
+        sums[#sums + 1], sums[#sums + 2] = lane .. ':bytes', whole(use[lane][2])
     end
+    redis.call('HSET', use_key, unpack(sums))
 end
 
 -- Adds to what a tenant has in flight; what has nothing has no fields.

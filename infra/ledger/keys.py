@@ -31,7 +31,7 @@ class Keys(NamedTuple):
     spent: str
     """Hash: tenant → MessagePack of [requests, tokens, at, rate of requests, rate of tokens]: see `quotas`."""
     nonces: str
-    """Begins the names of two hashes per tenant, "young" and "old": nonce → the origin at which it was seen first."""
+    """Begins the names of two hashes per tenant, "young" and "old": nonce (its bytes) → the origin at which it was seen first."""
     probe: str
     """String: written to see whether the ledger takes writes."""
 

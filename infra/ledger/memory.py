@@ -7,7 +7,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from llmos.infra.ledger.port import NO_QUOTAS, Held, Hold, LaneUse, Lease, LedgerAway, Limits, TenantUse
+from llmos.infra.ledger.port import (
+    NO_QUOTAS,
+    Asked,
+    Copied,
+    Held,
+    Hold,
+    LaneUse,
+    Lease,
+    LedgerAway,
+    Limits,
+    Outcome,
+    TenantUse,
+)
 from llmos.infra.ledger.quotas import Spent, has_rates, judge, spent_at, under, with_one_more
 from llmos.infra.log.port import Clock
 from llmos.schemas.catalog import Quotas
@@ -32,8 +44,8 @@ class MemoryLedger:
         self._names = itertools.count(1)
         self._holds: dict[str, _Entry] = {}
         self._spent: dict[str, Spent] = {}
-        self._nonces: dict[str, tuple[str, float]] = {}
-        """Name → its origin, and the time until which it is remembered."""
+        self._nonces: dict[tuple[str, bytes], tuple[str, float]] = {}
+        """Tenant and nonce → its origin, and the time until which it is remembered."""
         self._leases: dict[str, tuple[Lease, float]] = {}
         """By task, with the time at which each ends."""
         self._windows: dict[str, tuple[int, dict[str, float]]] = {}
@@ -50,36 +62,67 @@ class MemoryLedger:
         self._generation = None
         self._residency.clear()
 
-    async def hold(
-        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
-    ) -> list[Held]:
-        """Takes credits in order, up to the first that does not fit; one outcome per hold until then."""
+    async def admit(
+        self,
+        asked: Sequence[Asked],
+        limits: Limits,
+        seconds: float,
+        quotas: Mapping[str, Quotas] = NO_QUOTAS,
+        nonce_seconds: float = 0.0,
+    ) -> list[Outcome]:
+        """Takes requests in order, up to the first that does not fit into its lane; one outcome per request until then."""
         now = self._settle()
-        for tenant in {hold.tenant for hold in holds}:
+        for tenant in {one.hold.tenant for one in asked if one.hold is not None}:
             self._apply(tenant, quotas.get(tenant, Quotas()), now)
         use, tenants = self._use(), self._tenants(now)
-        outcomes: list[Held] = []
-        for hold in holds:
-            known = self._holds.get(hold.id)
-            if known is not None:
-                known.granted_at, known.ends_at = now, now + seconds
-                outcomes.append("known")
-                continue
-            quota, used = quotas.get(hold.tenant, Quotas()), tenants.get(hold.tenant, TenantUse())
-            over = judge(used, hold.size, quota)
-            if over is not None:
-                outcomes.append(over)
-                continue
-            if not _fits(use, hold, limits):
+        outcomes: list[Outcome] = []
+        for one in asked:
+            first = self._first(one, now + nonce_seconds) if one.nonce else one.origin
+            outcome: Outcome | None
+            if first != one.origin:
+                outcome = Copied(first)
+            elif one.hold is None:
+                outcome = "noted"
+            else:
+                outcome = self._hold(one.hold, use, tenants, limits, now, seconds, quotas)
+            if outcome is None:
                 break
-            own = use[hold.lane]
-            use[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
-            tenants[hold.tenant] = after = with_one_more(used, hold.size, quota)
-            if hold.tenant in self._spent:
-                self._spent[hold.tenant] = self._spent[hold.tenant]._replace(requests=after.requests)
-            self._holds[hold.id] = _Entry(hold, now, now + seconds)
-            outcomes.append("taken")
+            outcomes.append(outcome)
         return outcomes
+
+    def _first(self, one: Asked, until: float) -> str:
+        """The origin at which a nonce was seen first, from now on remembered."""
+        first, _ = self._nonces.setdefault((one.tenant, one.nonce), (one.first or one.origin, until))
+        return first
+
+    def _hold(
+        self,
+        hold: Hold,
+        use: dict[Lane, LaneUse],
+        tenants: dict[str, TenantUse],
+        limits: Limits,
+        now: float,
+        seconds: float,
+        quotas: Mapping[str, Quotas],
+    ) -> Held | None:
+        """Takes a credit, and counts it in `use` and `tenants`; None: it does not fit into its lane."""
+        known = self._holds.get(hold.id)
+        if known is not None:
+            known.granted_at, known.ends_at = now, now + seconds
+            return "known"
+        quota, used = quotas.get(hold.tenant, Quotas()), tenants.get(hold.tenant, TenantUse())
+        over = judge(used, hold.size, quota)
+        if over is not None:
+            return over
+        if not _fits(use, hold, limits):
+            return None
+        own = use[hold.lane]
+        use[hold.lane] = LaneUse(own.jobs + 1, own.bytes + hold.size)
+        tenants[hold.tenant] = after = with_one_more(used, hold.size, quota)
+        if hold.tenant in self._spent:
+            self._spent[hold.tenant] = self._spent[hold.tenant]._replace(requests=after.requests)
+        self._holds[hold.id] = _Entry(hold, now, now + seconds)
+        return "taken"
 
     async def release(self, ids: Sequence[str]) -> None:
         """Gives credits back; unknown ids are nothing to it."""
@@ -104,15 +147,6 @@ class MemoryLedger:
             if spent is not None and spent.token_rate > 0:
                 spent = spent_at(spent, now)
                 self._spent[tenant] = spent._replace(tokens=spent.tokens + count)
-
-    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
-        """Remembers nonces; None for a new one, or one of the same origin, else the origin at which it was seen first."""
-        now = self._settle()
-        first: list[str | None] = []
-        for name, origin in nonces:
-            known, _ = self._nonces.setdefault(name, (origin, now + seconds))
-            first.append(None if known == origin else known)
-        return first
 
     async def generation(self) -> str | None:
         """The name that `reconcile` wrote; None after the ledger was emptied."""

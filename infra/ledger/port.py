@@ -1,6 +1,6 @@
 """The port to the ledger of back-pressure and the residency cache; Redis keeps it, or memory in tests and simulations.
 
-Credits flow backwards: ingest takes a *hold* for a submission; the scheduler takes a *lease* for each task on a device,
+Credits flow backwards: ingest takes a *hold* for a submission it admits; the scheduler takes a *lease* for each task on a device,
 under its epoch; the lease ends with the attempt, the hold is released with the answer. Beside them stand the devices'
 *windows*, what each tenant has spent of its rates, and the *nonces* of authenticated requests. Every count is the size of a
 set, so that nothing can fall below zero; a release of what is not there is told.
@@ -92,20 +92,55 @@ class OverQuota(NamedTuple):
 
 Held = Literal["taken", "known"] | OverQuota
 """What became of a hold: taken now, taken before, or refused."""
+
+
+class Copied(NamedTuple):
+    """A request whose nonce was seen at another origin; nothing was taken for it."""
+
+    first: str
+    """The origin at which it was seen first."""
+
+
+Outcome = Held | Literal["noted"] | Copied
+"""What became of a request; noted: it wants no credit, and its nonce is remembered."""
+
+
+class Asked(NamedTuple):
+    """A request, as it asks to be admitted."""
+
+    tenant: str
+    hold: Hold | None
+    """The credit it wants; None: it is refused already, and only its nonce is to be remembered."""
+    nonce: bytes = b""
+    """Under this name, of up to 32 bytes, its tenant's request is taken once; empty: as often as it comes."""
+    origin: str = ""
+    """Where it was brought."""
+    first: str = ""
+    """Where the asker saw its nonce first, if elsewhere: what a ledger that was away or emptied is told."""
+
+
 NO_QUOTAS: Final[Mapping[str, Quotas]] = MappingProxyType({})
 
 
 class Ledger(Protocol):
     """All calls raise `LedgerAway` within the configured time-out."""
 
-    async def hold(
-        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
-    ) -> list[Held]:
-        """Takes credits in order, up to the first that does not fit into its lane; one outcome per hold until then.
+    async def admit(
+        self,
+        asked: Sequence[Asked],
+        limits: Limits,
+        seconds: float,
+        quotas: Mapping[str, Quotas] = NO_QUOTAS,
+        nonce_seconds: float = 0.0,
+    ) -> list[Outcome]:
+        """Takes requests in order, up to the first that does not fit into its lane; one outcome per request until then.
 
-        A hold that exists already is known, and neither asked nor charged again. One that its tenant's quota (by name; none
-        without an entry) does not allow takes nothing and does not stop those behind it. An empty lane takes its first
-        hold whatever its size, so that nothing waits for ever. `seconds`: after this long a hold is taken back.
+        Of each its nonce comes first: at another origin than the first one it is a copy, and that is all. A hold that exists
+        already is known, and neither asked nor charged again. One that its tenant's quota (by name; none without an entry)
+        does not allow takes nothing and does not stop those behind it; its nonce is remembered. An empty lane takes its
+        first hold whatever its size, so that nothing waits for ever. Of the first that does not fit nothing is remembered but
+        its nonce, of those behind it nothing at all. `seconds`: after this long a hold is taken back. `nonce_seconds`: for so
+        long a nonce is remembered at least.
         """
 
     async def release(self, ids: Sequence[str]) -> None:
@@ -120,10 +155,6 @@ class Ledger(Protocol):
     async def charge(self, tokens: Mapping[str, int]) -> None:
         """Adds tokens, by tenant, to what is spent; also beyond what there is. Of tenants without such a quota nothing is
         kept."""
-
-    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
-        """Remembers nonces (name "tenant:what", origin), in order: None for a new one, or one of the same origin, else the
-        origin at which it was seen first. Each is remembered for `seconds` at least."""
 
     async def generation(self) -> str | None:
         """A random name that `reconcile` writes; None or another one after the ledger was emptied."""

@@ -1,4 +1,4 @@
-"""The rule of quotas, for one tenant: two token buckets, and what is in flight. Pure; `hold.lua` is the same rule in Redis.
+"""The rule of quotas, for one tenant: two token buckets, and what is in flight. Pure; `admit.lua` is the same rule in Redis.
 
 A bucket holds `rate × burst_seconds` and is filled at `rate`; what is kept is how much of it is spent, so that an unused one
 needs no entry. Requests are paid for in advance, one each. Tokens are paid for once an answer tells how many they were, so

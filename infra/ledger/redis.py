@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -15,12 +15,14 @@ from llmos.infra.ledger.keys import Keys, device_of, resident_field
 from llmos.infra.ledger.port import (
     NO_QUOTAS,
     QUOTAS,
-    Held,
+    Asked,
+    Copied,
     Hold,
     LaneUse,
     Lease,
     LedgerAway,
     Limits,
+    Outcome,
     OverQuota,
     TenantUse,
 )
@@ -35,13 +37,15 @@ from llmos.schemas.telemetry import Residency
 log = structlog.get_logger()
 
 CHUNK = 1000
-"""Holds, leases or nonces in one script at most: a few milliseconds during which Redis does nothing else."""
+"""Requests, holds or leases in one script at most: a few milliseconds during which Redis does nothing else."""
 NONCES_AT_MOST = 1_000_000
-"""Nonces of one tenant in one of its two hashes, about 100 bytes each: beyond it the older ones are forgotten early."""
+"""Nonces of one tenant in one of its two hashes, about 95 bytes each: beyond it the older ones are forgotten early."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _resident = msgspec.msgpack.Decoder(Residency)
 _sizes = msgspec.msgpack.Decoder(dict[str, float])
+_outcomes = msgspec.msgpack.Decoder(list[int | str | tuple[int, float, float, float]])
+_WORDS: Final[tuple[Outcome, ...]] = ("known", "taken", "noted")
 _DIGITS = 19
 """Of 2**63 - 1: as text of so many digits numbers are ordered as they are, and Lua's doubles round none of them."""
 T = TypeVar("T")
@@ -90,17 +94,29 @@ class RedisLedger:
                 return policy
         raise LedgerAway("INFO says no maxmemory_policy")
 
-    async def hold(
-        self, holds: Sequence[Hold], limits: Limits, seconds: float, quotas: Mapping[str, Quotas] = NO_QUOTAS
-    ) -> list[Held]:
-        """Takes credits in order, up to the first that does not fit; one outcome per hold until then."""
-        packed = _encode(({lane: tuple(limit) for lane, limit in limits.lanes.items()}, tuple(limits.overflow)))
-        outcomes: list[Held] = []
-        for some in _chunks(holds):
-            theirs = _pack_quotas({hold.tenant for hold in some}, quotas)
-            reply = await self._wire.run(scripts.HOLD, self._keys.quotas, seconds, packed, _pack(some), theirs)
-            outcomes += map(_held, reply)
-            if len(reply) < len(some):
+    async def admit(
+        self,
+        asked: Sequence[Asked],
+        limits: Limits,
+        seconds: float,
+        quotas: Mapping[str, Quotas] = NO_QUOTAS,
+        nonce_seconds: float = 0.0,
+    ) -> list[Outcome]:
+        """Takes requests in order, up to the first that does not fit into its lane; one outcome per request until then."""
+        how = (seconds, nonce_seconds, NONCES_AT_MOST, dict(limits.lanes), limits.overflow)
+        outcomes: list[Outcome] = []
+        for some in _chunks(asked):
+            signers = {one.tenant for one in some if one.nonce}
+            keys = [*self._keys.quotas, *(key for tenant in signers for key in self._keys.nonces_of(tenant))]
+            places = {tenant: len(self._keys.quotas) + 1 + 2 * i for i, tenant in enumerate(signers)}
+            theirs = _rows_of_quotas({one.tenant for one in some}, quotas)
+            packed = _encode((*how, theirs, _rows_of(some, places)))
+            # Not within MessagePack: Redis knows no bytes there.
+            nonces = b"".join([one.nonce for one in some])
+            (reply,) = await self._wire.run(scripts.ADMIT, keys, packed, nonces)
+            found = _outcomes.decode(reply)
+            outcomes += map(_outcome, found)
+            if len(found) < len(some):
                 break
         return outcomes
 
@@ -126,20 +142,6 @@ class RedisLedger:
         """Adds tokens, by tenant, to what is spent."""
         for some in _chunks(list(tokens.items())):
             await self._wire.run(scripts.CHARGE, (self._keys.spent,), _encode(some))
-
-    async def seen(self, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
-        """Remembers nonces; None for a new one, or one of the same origin, else the origin at which it was seen first."""
-        first: list[str | None] = []
-        for some in _chunks(nonces):
-            keys: dict[str, int] = {}
-            packed = []
-            for name, origin in some:
-                tenant, _, what = name.partition(":")
-                packed.append((keys.setdefault(tenant, 2 * len(keys) + 1), what, origin))
-            names = [key for tenant in keys for key in self._keys.nonces_of(tenant)]
-            reply = await self._wire.run(scripts.SEEN, names, seconds, NONCES_AT_MOST, _encode(packed))
-            first += (bytes(origin).decode() or None for origin in reply)
-        return first
 
     async def generation(self) -> str | None:
         """The name that `reconcile` wrote; None after the ledger was emptied."""
@@ -237,21 +239,30 @@ def _pack_leases(leases: Sequence[Lease]) -> bytes:
     return _encode([(lease.task, lease.device, _digits(lease.epoch), lease.hold) for lease in leases])
 
 
-def _pack_quotas(tenants: set[str], quotas: Mapping[str, Quotas]) -> bytes:
+def _rows_of_quotas(tenants: set[str], quotas: Mapping[str, Quotas]) -> dict[str, tuple[int, int, float, float, float]]:
     theirs = {tenant: quotas[tenant] for tenant in tenants if tenant in quotas}
-    return _encode(
-        {
-            name: (q.jobs, q.bytes, q.requests_per_second, q.tokens_per_second, q.burst_seconds)
-            for name, q in theirs.items()
-        }
-    )
+    return {
+        name: (q.jobs, q.bytes, q.requests_per_second, q.tokens_per_second, q.burst_seconds)
+        for name, q in theirs.items()
+    }
 
 
-def _held(outcome: int | bytes) -> Held:
+def _rows_of(asked: Sequence[Asked], places: Mapping[str, int]) -> list[tuple[str | int, ...]]:
+    rows: list[tuple[str | int, ...]] = []
+    for tenant, hold, nonce, origin, first in asked:
+        id_, lane, size = ("", "", 0) if hold is None else hold[:3]
+        place = places[tenant] if nonce else 0
+        rows.append((id_, lane, size, tenant, len(nonce), place, origin, first or origin))
+    return rows
+
+
+def _outcome(outcome: int | str | tuple[int, float, float, float]) -> Outcome:
     if isinstance(outcome, int):
-        return "taken" if outcome else "known"
-    which, used, limit, seconds = outcome.split()
-    return OverQuota(QUOTAS[int(which) - 1], float(used), float(limit), float(seconds))
+        return _WORDS[outcome]
+    if isinstance(outcome, str):
+        return Copied(outcome)
+    which, used, limit, seconds = outcome
+    return OverQuota(QUOTAS[which - 1], used, limit, seconds)
 
 
 def _pack(holds: Sequence[Hold]) -> bytes:

@@ -23,12 +23,11 @@ class Script(NamedTuple):
         return Script(name, text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
-HOLD = Script.named("hold", "spent")
+ADMIT = Script.named("admit", "spent")
 RELEASE = Script.named("release")
 USE = Script.named("use")
 TENANTS = Script.named("tenants", "spent")
 CHARGE = Script.named("charge", "spent")
-SEEN = Script.named("seen")
 GENERATION = Script.named("generation")
 RECONCILE = Script.named("reconcile")
 LEASE = Script.named("lease", "lent")

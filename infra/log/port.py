@@ -4,8 +4,10 @@ Two implementations stand behind it, `kafka` and `memory`; one conformance kit h
 
 - `emit` is one awaited batch: when it returns, all its records are durable, in order, with nothing between them that
   this process sent. When it raises, anything may have happened; it raises `Ambiguous`, and the caller's process ends.
-- `Reader.read` gives each place's records in order, without gaps, committed ones only, and never past an open
-  transaction. `position` is where the next read goes on, past what transactions leave in the log.
+- `Reader.read` gives each place's records in order, without gaps. Of topics that we write in transactions (`results`,
+  `usage`, topics of other owners; `schemas.topics.in_transactions`) it gives committed ones only, and never reads past an
+  open transaction. Of all others it gives whatever lies there: a stranger's transaction holds nobody up.
+  `position` is where the next read goes on, past what transactions leave in the log.
 - `Reader.commit` is plain: the last writer wins, nobody is fenced.
 - `transact` is all or nothing: it sends, awaits every delivery, commits. A newer transactor of the same name fences
   the older: its `transact` raises `Fenced`.
@@ -103,7 +105,8 @@ class Transactor(Protocol):
 
         Raises:
             Fenced: a newer transactor of this name exists; nothing was written.
-            Unwritable: one place refuses its records (too large, no such topic); nothing was written, go on without.
+            Unwritable: places refuse their records (too large, no such topic), or topics of other owners have not taken
+                them within `COPY_SECONDS`; nothing was written, go on without.
             Ambiguous: nobody knows.
         """
 
@@ -118,13 +121,24 @@ class Transactor(Protocol):
         """Ends the producer; bounded in time."""
 
 
-class Unwritable(Exception):
-    """A place refuses records for good; the transaction was aborted."""
+COPY_SECONDS = 2.0
+"""What a topic of another owner gets to take its part of a transaction, once `results` and `usage` have theirs."""
 
-    def __init__(self, place: Place, reason: str) -> None:
-        super().__init__(f"{place.topic}[{place.partition}]: {reason}")
-        self.place = place
-        self.reason = reason
+
+class Refusal(NamedTuple):
+    """Why a place took no records."""
+
+    reason: str
+    whole: bool
+    """The place is missing or takes nothing at all; else it refuses some of these records, and may take others."""
+
+
+class Unwritable(Exception):
+    """Places refuse records; nothing of the transaction was written."""
+
+    def __init__(self, refusals: Mapping[Place, Refusal]) -> None:
+        super().__init__("; ".join(f"{p.topic}[{p.partition}]: {refusal.reason}" for p, refusal in refusals.items()))
+        self.refusals = refusals
 
 
 class Log(Protocol):
@@ -152,7 +166,11 @@ class Log(Protocol):
         """The first offset still in the log."""
 
     async def ends(self, places: Iterable[Place]) -> dict[Place, int]:
-        """The offset that the next record will get."""
+        """The offset that the next record will get, behind open transactions, too.
+
+        Who reads up to it reads every record there is now: at once where nobody waits for transactions; else when all
+        that are open now have ended, which a start that must know all receipts has to wait for.
+        """
 
     async def offsets_at(self, times: Mapping[Place, float]) -> dict[Place, int]:
         """The first offset whose record is no older than the time; the end where there is none."""

@@ -10,7 +10,7 @@
 - `derived`: state that is read back from the log: what is live, L and U (rule 5: scheduler).
 - `backlog`: how far a stage is behind, against retention.
 - `tenants`: the table of tenants with their secrets.
-- `reply_topics`: where a job's answers and events go beside `results` and `stream`.
+- `reply_topics`: where a job's answers and events go beside `results` and `stream`. `offering`: writes to such topics, each by itself.
 - `dead_letters`, `noting`: what becomes of unusable records, and how a settled record is logged and counted.
 - `follower`: keeps a small table (catalog, tenants) up to date from a compacted topic.
 """

@@ -1,6 +1,7 @@
-"""Who said it on `control`: operators under one key, the scheduler under another, tenants under their own secrets.
+"""Who said it on `control`: operators under one key, tenants under their own secrets, the scheduler by its signature.
 
-What is not under the right key is not carried out; it is logged and counted (`refused`).
+Workers and nodes only have the public half of the scheduler's key: one that is taken over gives nobody orders. What is not
+under the right key is not carried out; it is logged and counted (`refused`).
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ def as_operator(keys: SystemKeys, message: S) -> S:
 
 
 def as_scheduler(keys: SystemKeys, message: S) -> S:
-    """The order under the key `control`. Raises `BadSetting` without that key."""
-    return msgspec.structs.replace(message, mac=keys.mac("control", signed_control(message)))
+    """The order, signed under the key `control`. Raises `BadSetting` without that key's private half."""
+    _, signature = keys.sign("control", signed_control(message))
+    return msgspec.structs.replace(message, mac=signature)
 
 
 def by_operator(keys: SystemKeys, message: Operators | Query) -> bool:
@@ -43,7 +45,7 @@ def by_operator(keys: SystemKeys, message: Operators | Query) -> bool:
 
 def by_scheduler(keys: SystemKeys, message: Orders | Drain) -> bool:
     """Whether the scheduler said it: this one, or one before it."""
-    return keys.check_mac("control", signed_control(message), message.mac)
+    return keys.check_signed("control", signed_control(message), message.mac)
 
 
 def by_tenant(secrets: Iterable[bytes], message: Cancel | Query) -> bool:

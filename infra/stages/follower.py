@@ -17,12 +17,23 @@ log = structlog.get_logger()
 
 
 class Table:
-    """The latest value of every key of a one-partition compacted topic."""
+    """The latest value of every key of a one-partition compacted topic.
 
-    def __init__(self, topic: str, codec: Codec, changed: Callable[[str, Any | None], None] | None = None) -> None:
+    `changed` hears of each that is taken, with None of one that is deleted. `accepts` says whether a value is to be taken:
+    what it does not accept changes nothing.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        codec: Codec,
+        changed: Callable[[str, Any | None], None] | None = None,
+        accepts: Callable[[str, Any], bool] | None = None,
+    ) -> None:
         self.place = Place(topic, 0)
         self._codec = codec
         self._changed = changed
+        self._accepts = accepts
         self._rows: dict[str, Any] = {}
 
     @property
@@ -33,16 +44,21 @@ class Table:
     def take(self, record: Record) -> None:
         """Applies one record: a value replaces, none deletes; what cannot be read is logged and left out."""
         key = (record.key or b"").decode(errors="replace")
-        if record.value is None:
+        try:
+            value = None if record.value is None else self._codec.decode(record.value)
+        except RecordError as problem:
+            log.warning("table_record_unreadable", topic=self.place.topic, offset=record.offset, error=str(problem))
+            return
+        self.put(key, value)
+
+    def put(self, key: str, value: Any | None) -> None:
+        """Applies a value, or a deletion, as if it was read now."""
+        if value is None:
             self._rows.pop(key, None)
-            value = None
-        else:
-            try:
-                value = self._codec.decode(record.value)
-            except RecordError as problem:
-                log.warning("table_record_unreadable", topic=self.place.topic, offset=record.offset, error=str(problem))
-                return
+        elif self._accepts is None or self._accepts(key, value):
             self._rows[key] = value
+        else:
+            return
         if self._changed is not None:
             self._changed(key, value)
 

@@ -27,8 +27,11 @@ class SecondLooks:
         now = self._clock.now()
         if abs(now - self._at) < EVERY_SECONDS:
             return None
-        self._at = now
-        return await read_again(self._log, record)
+        try:
+            return await read_again(self._log, record)
+        finally:
+            # From its end on: a look that takes long must not be followed by the next one.
+            self._at = self._clock.now()
 
 
 async def read_again(log: Log, record: Record, seconds: float = REREAD_SECONDS) -> Record | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llmos.infra.log.port import Commit, Out, Place, Reader, Record, Transactor, Unwritable
+from llmos.infra.log.port import Commit, Out, Place, Reader, Record, Refusal, Transactor, Unwritable
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
 from llmos.infra.stages.backlog import Reached
@@ -44,7 +44,7 @@ class Merger(Protocol):
     def held_from(self, place: Place) -> int | None:
         """The offset of the first record of a job whose parts are still out; commits are held back there."""
 
-    def without_copy(self, ready: Ready, reason: str) -> Ready:
+    def without_copy(self, ready: Ready, refusal: Refusal) -> Ready:
         """The same answer when `reply_to` cannot be written; the receipt says why."""
 
     async def answered(self, written: Sequence[Ready]) -> None:
@@ -160,18 +160,28 @@ class Transactional:
         await self._merger.answered(ready)
 
     async def _spare(self, transactors: Sequence[Transactor], ready: list[Ready], refused: Unwritable) -> None:
-        """A `reply_to` that cannot be written never blocks a partition: the answers go without their copies."""
-        concerned = [answer for answer in ready if answer.copy is not None and answer.copy[0] == refused.place]
-        if not concerned:
+        """A `reply_to` that cannot be written never blocks a partition: the answers go without their copies.
+
+        What refuses everything is not tried again; of what refuses a record, each answer is tried by itself.
+        """
+        refusals = refused.refusals
+        copies = {answer.copy[0] for answer in ready if answer.copy is not None}
+        if not copies.issuperset(refusals):
             raise Ambiguous(operation="writing answers", problem=str(refused))
-        others = [answer for answer in ready if answer.copy is None or answer.copy[0] != refused.place]
-        if others:
-            await self._write(transactors, others)
-        if len(concerned) == 1:
-            await self._write(transactors, [self._merger.without_copy(concerned[0], refused.reason)])
-        else:
-            for answer in concerned:
-                await self._write(transactors, [answer])
+        together: list[Ready] = []
+        alone: list[Ready] = []
+        for answer in ready:
+            refusal = None if answer.copy is None else refusals.get(answer.copy[0])
+            if refusal is None:
+                together.append(answer)
+            elif refusal.whole or len(ready) == 1:
+                together.append(self._merger.without_copy(answer, refusal))
+            else:
+                alone.append(answer)
+        if together:
+            await self._write(transactors, together)
+        for answer in alone:
+            await self._write(transactors, [answer])
 
     async def _commit(self, reader: Reader, *, force: bool) -> None:
         now = asyncio.get_running_loop().time()

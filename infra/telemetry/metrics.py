@@ -45,6 +45,12 @@ CONTROL_REFUSED = Counter(
     ["service", "why"],
     registry=REGISTRY,
 )
+TENANT_ROWS_REFUSED = Counter(
+    "llmos_tenant_rows_refused_total",
+    "Rows of `tenants` that are not gone by: not under the system's key, or old ones that were put there again",
+    ["why"],
+    registry=REGISTRY,
+)
 ENVELOPES_REJECTED = Counter(
     "llmos_envelopes_rejected_total",
     "Envelopes that did not open in a service, by what should have been inside (request, part)",

@@ -13,6 +13,11 @@ from llmos.schemas.job import Origin
 
 REPLAYED: Final = "put back already"
 DIED_AGAIN: Final = "died again after it was put back; --again puts it back once more"
+A_COPY: Final = (
+    "it is a copy of a request, or an old one, for all that could be told; name its origin to put it back all the same"
+)
+COPIES: Final = frozenset({"replayed", "stale"})
+"""Codes of what an attacker sends by the thousand: no filter means it."""
 CUT: Final = "it was too large for its letter, so that not all of it is there"
 
 _ORIGIN = re.compile(r"([A-Za-z0-9._-]{1,249}):(\d{1,6}):(\d{1,19})")
@@ -90,11 +95,12 @@ class Letters:
         return [Entry(*found, self._replayed.get(origin)) for origin, found in self._letters.items()]
 
 
-def choose(entries: Iterable[Entry], *, again: bool) -> Choice:
-    """Which letters are put back. `again`: those too whose record died once more after it was put back."""
+def choose(entries: Iterable[Entry], *, again: bool, named: Collection[Origin] = ()) -> Choice:
+    """Which letters are put back. `again`: those too whose record died once more after it was put back. `named`: the origins
+    that the operator named, one by one."""
     replay, skipped = [], []
     for entry in sorted(entries, key=lambda entry: entry.letter.origin.offset):
-        reason = why_not(entry, again=again)
+        reason = why_not(entry, again=again, named=entry.letter.origin in named)
         if reason:
             skipped.append((entry, reason))
         else:
@@ -102,7 +108,7 @@ def choose(entries: Iterable[Entry], *, again: bool) -> Choice:
     return Choice(replay, skipped)
 
 
-def why_not(entry: Entry, *, again: bool) -> str:
+def why_not(entry: Entry, *, again: bool, named: bool = False) -> str:
     """Why a letter is not put back; empty where it is."""
     letter = entry.letter
     if letter.origin.topic not in topics.REQUESTS.values():
@@ -111,12 +117,14 @@ def why_not(entry: Entry, *, again: bool) -> str:
         return CUT
     if entry.replayed is not None:
         return REPLAYED
+    if letter.error.code in COPIES and not named:
+        return A_COPY
     return DIED_AGAIN if letter.replays and not again else ""
 
 
 def for_good(reason: str) -> bool:
     """Whether no option changes that a letter is not put back, so that asking for it by name is an error."""
-    return reason not in (REPLAYED, DIED_AGAIN)
+    return reason not in (REPLAYED, DIED_AGAIN, A_COPY)
 
 
 def counted(reasons: Sequence[str]) -> Mapping[str, int]:

@@ -127,7 +127,7 @@ def replay_command(
     keys = _keyring(session)
     entries = run(_read(session, keys, filters)).entries()
     _check_named(filters, entries, again=again)
-    choice = choose(entries, again=again)
+    choice = choose(entries, again=again, named=wanted)
     if dry_run or not choice.replay:
         _tell(session, choice, [name_of(entry.letter.origin) for entry in choice.replay], dry=True)
         return
@@ -159,7 +159,7 @@ def _check_named(filters: Filters, entries: list[Entry], *, again: bool) -> None
         if origin not in there:
             raise NoSuchDeadLetter(origin=name_of(origin))
     for entry in entries if filters.origins else ():
-        reason = why_not(entry, again=again)
+        reason = why_not(entry, again=again, named=True)
         if reason and for_good(reason):
             raise NotReplayable(origin=name_of(entry.letter.origin), problem=reason)
 

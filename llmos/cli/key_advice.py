@@ -26,7 +26,7 @@ _ORDER: Final[dict[Purpose, tuple[str, ...]]] = {
 _AND_THEN: Final[dict[Purpose, str]] = {
     "pool": "destroy the old one when no job sealed under it is live: after the longest time-out, a day",
     "tenant": "the old one goes on opening this tenant's jobs; with both destroyed, what they sealed is erased",
-    "system": "tenants' secrets stay wrapped under the old one until `llmos tenants rotate-secret`: keep it until then",
+    "system": "tenants' secrets and rows stay under the old one until `llmos tenants rewrap` writes them anew: keep it until then",
     "ingress": "give clients the new public keys (`llmos keys export`); the old one opens what others still seal to it",
     "dead": "every service seals to the new one once its copy has the public half; the old one opens older dead letters",
     "receipt": "give the new public keys to who checks receipts (`llmos keys export`); the old public half stays there",
@@ -37,7 +37,7 @@ _AND_THEN: Final[dict[Purpose, str]] = {
 _LOST: Final[dict[Purpose, str]] = {
     "pool": "jobs that verify sealed under it and that are not done yet: they fail as unreadable",
     "tenant": "what else only this tenant's key opens; its jobs open with the pool keys of their time until those go, too",
-    "system": "the secrets of tenants that are wrapped under it: those tenants cannot ask until they get new ones",
+    "system": "the secrets and rows of tenants that are under it: those tenants cannot ask until they are made anew",
     "ingress": "requests that clients sealed to it and that verify has not taken yet, and those of clients without the new key",
     "dead": "the contents of dead letters sealed to it: they can be neither shown nor replayed",
     "receipt": "nothing: it signs no more, and its public half goes on checking what it signed",

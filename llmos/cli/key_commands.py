@@ -12,16 +12,22 @@ import typer
 from llmos.cli import key_advice, tables
 from llmos.cli.credential_files import refresh_public_keys
 from llmos.cli.options import Json
-from llmos.cli.session import Session, session_of
+from llmos.cli.session import Session, run, session_of
+from llmos.cli.tenant_rows import Rows, read_tenants
 from llmos.cli.units import UNKNOWN, at_time
 from llmos.infra.crypto.credentials import encode_public_keys, public_keys
 from llmos.infra.crypto.keyfile import changed, create_keyring, export_keyring, load_keyring
 from llmos.infra.crypto.keyring import ALGORITHMS, PURPOSES, Algorithm, KeyEntry, Keyring, Purpose
 from llmos.infra.crypto.roles import ROLES
-from llmos.schemas.errors import BadSetting
+from llmos.infra.crypto.rows import names_key
+from llmos.infra.settings import Settings
+from llmos.schemas.errors import BadSetting, OperatorError, TopicMissing
 
 PurposeName = StrEnum("PurposeName", {name: name for name in PURPOSES})  # type: ignore[misc]
 RoleName = StrEnum("RoleName", {name: name for name in ROLES})  # type: ignore[misc]
+
+NAMED = 5
+"""So many tenants are named whose rows keep a key from being destroyed."""
 
 _COLUMNS = ("key", "purpose", "tenant", "state", "algorithm", "held", "made", "retired")
 
@@ -136,8 +142,8 @@ def export_command(
         if out is None:
             raise BadSetting(setting="--out", problem="secret keys go to a file: name it")
         copy = export_keyring(keyring, for_.value, out)
-        held = sorted({e.purpose for e in copy.entries if e.key})
-        session.out.print(f"{out}: keys of {for_.value} ({', '.join(held)}), mode 0600", markup=False)
+        held = ", ".join(sorted({e.purpose for e in copy.entries if e.key})) or "public halves only"
+        session.out.print(f"{out}: keys of {for_.value} ({held}), mode 0600", markup=False)
         session.note(
             f"there: keyring_file = {out.name!r}; write it again after a rotation, in one step (copy, then rename)"
         )
@@ -167,6 +173,8 @@ def destroy_command(
     problem = key_advice.why_not_destroyed(entry, time.time())
     if problem:
         raise BadSetting(setting="keyring_file", problem=problem)
+    if entry.purpose == "system":
+        _check_rows(session, settings, key_id)
     for line in key_advice.lost_with(entry):
         typer.echo(line, err=True)
     if not yes:
@@ -174,6 +182,30 @@ def destroy_command(
     keyring = changed(settings.keyring, lambda ring: ring.destroyed(key_id))
     _publish(session, keyring, entry.purpose)
     session.out.print(f"{key_id} is destroyed here; destroy every copy and backup of the keyring, too", markup=False)
+
+
+def _check_rows(session: Session, settings: Settings, key_id: str) -> None:
+    """Whether all tenants are under another key. Raises `BadSetting` where one is lost with this one."""
+    keyring = load_keyring(settings.keyring)
+
+    async def read() -> Rows:
+        async with session.log() as log:
+            return await read_tenants(log, keyring)
+
+    try:
+        tenants = run(read()).tenants.values()
+    except TopicMissing:
+        return
+    except OperatorError as problem:
+        typer.echo(f"whether tenants' rows are under this key cannot be told: {problem}", err=True)
+        return
+    named = sorted(tenant.name for tenant in tenants if names_key(tenant, key_id, time.time()))
+    if named:
+        raise BadSetting(
+            setting="keyring_file",
+            problem=f"the rows of {', '.join(named[:NAMED])}{' and others' if len(named) > NAMED else ''} are under key "
+            f"{key_id}; `llmos tenants rewrap` writes them anew",
+        )
 
 
 def _check_rotation(purpose: Purpose, tenant: str, hybrid: bool) -> None:

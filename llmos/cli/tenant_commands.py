@@ -1,4 +1,4 @@
-"""tenants add, list, show, set, rotate-secret, erase: who may ask, for operators, who hold the keyring."""
+"""tenants add, list, show, set, rotate-secret, rewrap, erase: who may ask, for operators, who hold the keyring."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ from llmos.cli.tenant_options import (
     Weight,
     changes_of,
 )
-from llmos.cli.tenant_rows import read_tenants, remove_tenant, write_tenants
+from llmos.cli.tenant_rewrapping import rewrap_command
+from llmos.cli.tenant_rows import (
+    read_as_they_stand,
+    read_tenants,
+    remove_tenant,
+    system_tenants,
+    write_tenants,
+)
 from llmos.cli.tenant_use import live_use, spent
 from llmos.cli.tenants import (
     GRACE_SECONDS,
@@ -52,9 +59,9 @@ from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import KeyEntry, Keyring
 from llmos.infra.ledger.port import TenantUse
 from llmos.infra.log.clock import WallClock
+from llmos.infra.log.port import Log
 from llmos.infra.log.topics import spec_for
 from llmos.infra.settings import Settings
-from llmos.infra.stages.tenants import check_keyring
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import BadSetting, NoSuchTenant, TenantTaken
 from llmos.schemas.topics import TABLE
@@ -75,6 +82,7 @@ def add_to(app: typer.Typer) -> None:
     tenants.command("show")(show_command)
     tenants.command("set")(set_command)
     tenants.command("rotate-secret")(rotate_command)
+    tenants.command("rewrap")(rewrap_command)
     tenants.command("erase")(erase_command)
     app.add_typer(tenants, name="tenants")
 
@@ -121,10 +129,9 @@ def add_command(
 
 async def _add(session: Session, settings: Settings, name: str, changes: Changes, path: Path, *, hybrid: bool) -> Made:
     async with session.log() as log:
-        rows = await read_tenants(log)
-        check_free(name, rows)
         keys = await _keyring(settings)
-        check_keyring(keys, rows.values(), settings.keyring)
+        rows = await system_tenants(log, keys, settings.keyring)
+        check_free(name, {*rows.tenants, *rows.refused})
         if erased(keys, name):
             session.note(
                 f"a tenant {name} was erased here before; what the log still has of it in the clear is not gone"
@@ -133,8 +140,8 @@ async def _add(session: Session, settings: Settings, name: str, changes: Changes
         beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
         # The key is there before the row is: verify seals for the tenant from its first job on.
         await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: keyring.completed([name]))
-        await write_tenants(log, [made.tenant])
-        known = (await read_tenants(log)).get(name)
+        await write_tenants(log, keys, [made.tenant])
+        known = (await read_tenants(log, keys)).tenants.get(name)
         if known is None or known.fingerprint != made.tenant.fingerprint:
             await asyncio.to_thread(beside.unlink)
             raise TenantTaken(tenant=name, other=name)  # another operator made it at the same moment
@@ -151,23 +158,42 @@ async def _keyring(settings: Settings) -> Keyring:
 
 
 def list_command(context: typer.Context, json: Json = False) -> None:
-    """Show all tenants with their rights and quotas."""
+    """Show all tenants with their rights and quotas, and which rows the services refuse: no operator wrote those."""
     session = session_of(context)
-    found = [tenant for _, tenant in sorted(run(_read(session)).items())]
+    found = [tenant for _, tenant in sorted(run(_list(session, session.settings())).items())]
     if json:
-        for tenant in found:
-            session.line(tenant_tables.tenant_object(tenant))
+        for tenant, seal in found:
+            session.line({**tenant_tables.tenant_object(tenant), "seal": seal})
         return
-    session.out.print(tenant_tables.tenants(found))
+    session.out.print(tenant_tables.tenants([tenant for tenant, _ in found], [seal for _, seal in found]))
 
 
-async def _read(session: Session) -> dict[str, Tenant]:
+Sealed = dict[str, tuple[Tenant, tenant_tables.Seal]]
+"""Tenants by name, each with whether the services go by that row."""
+
+
+async def _list(session: Session, settings: Settings) -> Sealed:
     async with session.log() as log:
-        return await read_tenants(log)
+        return (await _sealed(session, settings, log))[0]
+
+
+async def _sealed(session: Session, settings: Settings, log: Log) -> tuple[Sealed, Keyring | None]:
+    """All rows, and the keyring where it can be read: without it nobody can tell which row is right."""
+    try:
+        keys = await _keyring(settings)
+    except BadSetting as problem:
+        session.note(f"without the keys, by which rows are told from forged ones: {problem}")
+        return {name: (tenant, "unknown") for name, tenant in (await read_as_they_stand(log)).items()}, None
+    rows = await read_tenants(log, keys)
+    found: Sealed = {name: (tenant, "refused") for name, tenant in rows.refused.items()}
+    for name, tenant in rows.tenants.items():
+        found[name] = (tenant, "a later row is refused" if name in rows.refused else "holds")
+    return found, keys
 
 
 class _Shown(NamedTuple):
     tenant: Tenant
+    seal: tenant_tables.Seal
     keys: list[KeyEntry]
     use: TenantUse | None
 
@@ -179,24 +205,22 @@ def show_command(context: typer.Context, name: Name, json: Json = False) -> None
     if json:
         use = None if shown.use is None else shown.use._asdict()
         keys = [{"id": key.id, "state": key.state, "made_at": key.made_at} for key in shown.keys]
-        session.line({**tenant_tables.tenant_object(shown.tenant), "keys": keys, "use": use})
+        session.line({**tenant_tables.tenant_object(shown.tenant), "seal": shown.seal, "keys": keys, "use": use})
         return
-    session.out.print(tenant_tables.tenant(shown.tenant, shown.keys, shown.use, WallClock().now()))
+    session.out.print(tenant_tables.tenant(shown.tenant, shown.seal, shown.keys, shown.use, WallClock().now()))
 
 
 async def _show(session: Session, settings: Settings, name: str) -> _Shown:
     async with session.log() as log:
-        tenant = named(name, await read_tenants(log))
+        found, keyring = await _sealed(session, settings, log)
+        if name not in found:
+            raise NoSuchTenant(tenant=name)
         use = await spent(settings, name)
         if use is None:
             use = await live_use(log, name)
-    try:
-        entries = (await _keyring(settings)).entries
-    except BadSetting as problem:
-        session.note(f"without its keys: {problem}")
-        entries = ()
+    entries = () if keyring is None else keyring.entries
     keys = [entry for entry in entries if entry.purpose == "tenant" and entry.tenant == name]
-    return _Shown(tenant, keys, use)
+    return _Shown(*found[name], keys, use)
 
 
 def set_command(
@@ -228,18 +252,20 @@ def set_command(
     if not changes:
         raise BadSetting(setting="tenants set", problem="nothing is named that is to change; see --help")
 
+    settings = session.settings()
+    keys = keyfile.load_keyring(settings.keyring)
+
     async def change() -> Tenant:
         async with session.log() as log:
-            tenant = changed(named(name, await read_tenants(log)), changes)
-            await write_tenants(log, [tenant])
+            rows = await system_tenants(log, keys, settings.keyring)
+            (tenant,) = await write_tenants(log, keys, [changed(named(name, *rows), changes)])
             return tenant
 
-    keyfile.load_keyring(session.settings().keyring)
     tenant = run(change())
     if json:
         session.line(tenant_tables.tenant_object(tenant))
         return
-    session.out.print(tenant_tables.tenants([tenant]))
+    session.out.print(tenant_tables.tenants([tenant], ["holds"]))
 
 
 def rotate_command(
@@ -288,9 +314,8 @@ async def _rotate(
 ) -> Made:
     keys = await _keyring(settings)
     async with session.log() as log:
-        rows = await read_tenants(log)
-        tenant, now = named(name, rows), WallClock().now()
-        check_keyring(keys, rows.values(), settings.keyring)
+        rows = await system_tenants(log, keys, settings.keyring)
+        tenant, now = named(name, *rows), WallClock().now()
         if ask and tenant.previous_until > now:
             left = tenant_tables.date(tenant.previous_until)
             typer.confirm(
@@ -301,7 +326,7 @@ async def _rotate(
         if algorithm is not None:
             made = with_new_reply_key(made, algorithm)
         beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
-        await write_tenants(log, [made.tenant])
+        await write_tenants(log, keys, [made.tenant])
         await asyncio.to_thread(put_credentials, beside, path)
     return made
 
@@ -343,12 +368,11 @@ class _Erasure(NamedTuple):
 async def _erase(session: Session, settings: Settings, name: str) -> _Erasure:
     keys = await _keyring(settings)
     async with session.log() as log:
-        rows = await read_tenants(log)
-        tenant = rows.get(name)
+        rows = await system_tenants(log, keys, settings.keyring)
+        tenant = rows.tenants.get(name) or rows.refused.get(name)
         own = tenant_keys(keys, name)
         if tenant is None and not own:
             raise NoSuchTenant(tenant=name)
-        check_keyring(keys, rows.values(), settings.keyring)
         if tenant is not None:
             await remove_tenant(log, name)  # first, so that nothing new is sealed for it
     keys = await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: _without(keyring, name))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from rich.table import Table
@@ -19,11 +19,15 @@ from llmos.schemas.catalog import Quotas, Tenant
 
 ALL: Final = "all"
 FINGERPRINT_DIGITS: Final = 16
-_SECRETS: Final = ("wrapped_secret", "previous_secret", "type")
+_SECRETS: Final = ("wrapped_secret", "previous_secret", "type", "seal")
+
+Seal = Literal["holds", "a later row is refused", "refused", "unknown"]
+"""Whether the services go by a row: by this one; by this one and not by what somebody put there after it; by none of this
+name; only the keyring could tell."""
 
 
 def tenant_object(tenant: Tenant) -> dict[str, Any]:
-    """A tenant's row as a JSON object: all of it but its secrets, wrapped though they are."""
+    """A tenant's row as a JSON object: all of it but its secrets, wrapped though they are, and its seal."""
     shown: dict[str, Any] = {}
     for name in tenant.__struct_fields__:
         value = getattr(tenant, name)
@@ -35,12 +39,21 @@ def tenant_object(tenant: Tenant) -> dict[str, Any]:
     return shown
 
 
-def tenants(found: Sequence[Tenant]) -> Table:
+_SAID: Final[dict[Seal, str]] = {
+    "holds": "holds",
+    "a later row is refused": "holds; somebody who is no operator wrote another one after it, which is refused",
+    "refused": "REFUSED by the services: no operator wrote it, or it is an old one that was put there again",
+    "unknown": "only the keyring can tell whether an operator wrote it",
+}
+
+
+def tenants(found: Sequence[Tenant], seals: Sequence[Seal]) -> Table:
     """All tenants, a line each."""
-    columns = ("tenant", "clear", "signs", "weight", "lanes", "kinds", "models", "quotas", "made", "note")
+    columns = ("tenant", "row", "clear", "signs", "weight", "lanes", "kinds", "models", "quotas", "made", "note")
     rows = [
         (
             tenant.name,
+            seal,
             tenant.plaintext,
             tenant.mac,
             f"{tenant.weight:g}",
@@ -51,17 +64,18 @@ def tenants(found: Sequence[Tenant]) -> Table:
             date(tenant.made_at),
             tenant.note,
         )
-        for tenant in found
+        for tenant, seal in zip(found, seals, strict=True)
     ]
     return table("tenants", columns, rows)
 
 
-def tenant(found: Tenant, keys: Sequence[KeyEntry], use: TenantUse | None, now: float) -> Table:
+def tenant(found: Tenant, seal: Seal, keys: Sequence[KeyEntry], use: TenantUse | None, now: float) -> Table:
     """One tenant: rights, quotas, keys and what it uses now; never a secret."""
     quotas = found.quotas
     previous = f"{at_time(found.previous_until, now)} its last use" if found.previous_until > now else "none"
     rows: list[tuple[str, object]] = [
         ("made", date(found.made_at)),
+        ("row", _SAID[seal]),
         ("clear payloads", found.plaintext),
         ("signature", found.mac),
         ("secret", found.fingerprint.hex()[:FINGERPRINT_DIGITS] or UNKNOWN),

@@ -10,7 +10,7 @@ import msgspec
 from llmos.infra.crypto.credentials import Credentials, PublicKey, ReplyKey
 from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import Keyring
-from llmos.infra.crypto.secrets import fingerprint, new_secret, unwrap_secret, wrap_secret
+from llmos.infra.crypto.secrets import fingerprint, new_secret, unwrap_previous, unwrap_secret, wrap_secret
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import TENANTS, Quotas, Tenant
 from llmos.schemas.errors import BadSetting, EnvelopeRejected, Malformed, NoSuchTenant, TenantTaken
@@ -33,10 +33,21 @@ class Made(NamedTuple):
     credentials: Credentials
 
 
-def named(name: str, rows: Mapping[str, Tenant]) -> Tenant:
-    """The tenant. Raises `NoSuchTenant`."""
+def named(name: str, rows: Mapping[str, Tenant], refused: Collection[str] = ()) -> Tenant:
+    """The tenant.
+
+    Raises:
+        NoSuchTenant: there is none of that name.
+        BadSetting: there is only a row that no operator wrote (`refused`).
+    """
     found = rows.get(name)
     if found is None:
+        if name in refused:
+            raise BadSetting(
+                setting=f"of tenant {name!r}",
+                problem="no operator wrote the row that is there, and the services do not go by it; "
+                "`llmos tenants erase` takes it away, `llmos tenants add` makes the tenant anew",
+            )
         raise NoSuchTenant(tenant=name)
     return found
 
@@ -155,6 +166,23 @@ def completed(tenant: Tenant, known: Credentials | None, keys: Keyring, system: 
     if reply_keys:
         return made._replace(tenant=msgspec.structs.replace(whole, reply_key=reply_keys[0].public))
     return with_new_reply_key(made, "x25519")
+
+
+def rewrapped(tenant: Tenant, keys: Keyring, now: float) -> Tenant:
+    """The tenant with its secrets under the active key of the system; they stay the same. One of before that does not hold
+    at `now` (Unix seconds) any more is left out.
+
+    Raises:
+        EnvelopeRejected: a secret that holds does not open with these keys.
+    """
+    wrapped: dict[str, Any] = {"previous_secret": b"", "previous_key_id": "", "previous_until": 0.0}
+    if tenant.wrapped_secret:
+        key_id, secret = wrap_secret(keys, tenant.name, unwrap_secret(keys, tenant))
+        wrapped |= {"wrapped_secret": secret, "key_id": key_id}
+    if tenant.previous_secret and now < tenant.previous_until:
+        key_id, secret = wrap_secret(keys, tenant.name, unwrap_previous(keys, tenant))
+        wrapped |= {"previous_secret": secret, "previous_key_id": key_id, "previous_until": tenant.previous_until}
+    return msgspec.structs.replace(tenant, **wrapped)
 
 
 def tenant_keys(keys: Keyring, name: str) -> list[str]:

@@ -18,7 +18,7 @@ from llmos.client.building import Built, Input, ReplyTo, Task, build
 from llmos.client.errors import JobFailed, NoAnswer, NoReply, NoSuchJob, QueryRefused
 from llmos.client.events import Event, Final
 from llmos.client.identity import Given, Identity
-from llmos.client.lookup import Lookup, Sight
+from llmos.client.lookup import Lookup, Sight, no_pointer
 from llmos.client.matching import Board
 from llmos.client.outputs import Output, choices, outputs
 from llmos.client.queries import OPERATOR, OPERATORS_SEE_MORE, Command, Queries, What
@@ -214,8 +214,8 @@ class Client:
         try:
             async with asyncio.timeout(timeout):
                 answer = await finds.wait(sight)
-                while (original := pointed(answer)) is not None:
-                    answer = await finds.wait(Sight(original))
+                if (original := pointed(answer)) is not None:
+                    answer = no_pointer(await finds.wait(Sight(original)))
         except TimeoutError:
             raise NoAnswer(job=sight.ref, seconds=timeout) from None
         if check and answer.status != "completed":
@@ -259,6 +259,7 @@ class Client:
             sight = Sight(pointed(known) or JobRef(sight.ref.job_id, known.origin))
         deadline = asyncio.get_running_loop().time() + timeout
         following: JobRef | None = sight.ref
+        first = True
         while following is not None:
             following = None
             answer = asyncio.create_task(self._finds.until(sight, deadline, timeout))
@@ -266,7 +267,8 @@ class Client:
             events = follow(self._connected, partition, sight, self._identity.opening, answer)
             try:
                 async for event in events:
-                    following = pointed(event.answer) if isinstance(event, Final) else None
+                    if isinstance(event, Final):
+                        following = pointed(event.answer if first else no_pointer(event.answer))
                     if following is None:
                         yield event
             finally:
@@ -274,7 +276,7 @@ class Client:
                 answer.cancel()
                 await asyncio.wait([answer], timeout=5.0)
             if following is not None:
-                sight = Sight(following)
+                sight, first = Sight(following), False
 
     async def cancel(self, job: Reference) -> None:
         """Asks to end this tenant's submissions of the job that were made until now; returns when the log has it.

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from llmos.client.errors import NoAnswer
+from llmos.client.errors import CannotOpen, NoAnswer
 from llmos.client.identity import Identity
 from llmos.client.matching import Board
-from llmos.client.references import JobRef, Reference, Submission, reference_of
+from llmos.client.references import JobRef, Reference, Submission, pointed, reference_of
 from llmos.client.results import Results, Sought, requested, search
 from llmos.client.sending import Sender
 from llmos.infra.log.port import Log
@@ -30,6 +30,17 @@ class Sight:
         self.sealed = own.sealed if own else False
         self.stream_from = own.stream_from if own else None
         self.results_from = own.results_from if own else None
+
+
+def no_pointer(answer: Answer) -> Answer:
+    """The answer that a pointer meant. One that is a pointer itself is none of ours: keys are bound by accepted jobs.
+
+    Raises:
+        CannotOpen: it is one; to follow it might never end.
+    """
+    if pointed(answer) is not None:
+        raise CannotOpen(answer, "it stands for another answer, which is not one itself")
+    return answer
 
 
 class Lookup:

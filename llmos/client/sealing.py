@@ -6,17 +6,16 @@ that is opened up in memory gives away what it sent in its last minute, not all 
 
 from __future__ import annotations
 
-import os
+import asyncio
 
 from llmos.infra.crypto.channels import request_bound
 from llmos.infra.crypto.credentials import Credentials
 from llmos.infra.crypto.envelope import Secret
+from llmos.infra.crypto.kept_secrets import RENEW_SECONDS, KeptSecrets
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.job import Lane
 from llmos.schemas.requests import Request
 
-RENEW_SECONDS = 60.0
-"""How long a secret serves."""
 RENEW_REQUESTS = 2**20
 """How many requests it serves at most."""
 
@@ -26,9 +25,8 @@ class Sealing:
 
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
-        self._secret: Secret | None = None
-        self._made_at = 0.0
-        self._made_by = 0
+        self._secrets: KeptSecrets[int] = KeptSecrets(most=1)
+        """By how often one had served its number of requests."""
         self._requests = 0
 
     @property
@@ -43,22 +41,23 @@ class Sealing:
             BadSetting: the credentials have no key of the system, or none that anything can be sealed to.
         """
         bound = request_bound(request, lane)
-        return self._current(now).data_key(bound).seal(bound, payload)
-
-    def _current(self, now: float) -> Secret:
-        fresh = 0.0 <= now - self._made_at < RENEW_SECONDS and self._requests < RENEW_REQUESTS
-        if self._secret is None or not fresh or self._made_by != os.getpid():
-            self._secret = self._make()
-            self._made_at, self._made_by, self._requests = now, os.getpid(), 0
+        turn = self._requests // RENEW_REQUESTS
+        secret = self._secrets.get(turn, now, lambda: self._make(turn))
         self._requests += 1
-        return self._secret
+        return secret.data_key(bound).seal(bound, payload)
 
-    def _make(self) -> Secret:
+    def _make(self, turn: int) -> Secret:
         key = self._credentials.ingress
         if key is None:
             problem = "they have no key of the system to seal to; put what `llmos keys export` prints into system_keys"
             raise BadSetting(setting="credentials", problem=problem)
         try:
-            return Secret.for_public(key.key, self._credentials.tenant)
+            secret = Secret.for_public(key.key, self._credentials.tenant)
         except ValueError as problem:
             raise BadSetting(setting="credentials", problem=f"the key of the system is none: {problem}") from None
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return secret  # nobody can be asked to let go of it in time: the next use does
+        loop.call_later(RENEW_SECONDS, self._secrets.drop, turn, secret)
+        return secret

@@ -53,15 +53,11 @@ def answer_outcomes(partition: int, s: int, head: Head, outcomes: Sequence[Outco
         model_name=head.model_name,
         epochs=[outcome.task.epoch for outcome in outcomes],
         devices=sorted({outcome.device for outcome in outcomes}),
-        usage=Usage(
-            tokens_in=sum(outcome.usage.tokens_in for outcome in outcomes),
-            tokens_out=sum(outcome.usage.tokens_out for outcome in outcomes),
-            device_seconds=sum(outcome.usage.device_seconds for outcome in outcomes),
-        ),
+        usage=_summed([outcome.usage for outcome in outcomes]),
         stages=_stages(head, outcomes, now),
     )
     attempts = sum(attempt_of(epoch) for epoch in answer.epochs)
-    precision = ", ".join(sorted({outcome.precision for outcome in outcomes if outcome.precision}))
+    precision = _precision(outcomes)
     value = encode(answer)
     if len(value) > ROOM:
         error = error_info(TooLarge(what="the answer", size=len(value), limit=ROOM))
@@ -70,9 +66,17 @@ def answer_outcomes(partition: int, s: int, head: Head, outcomes: Sequence[Outco
     return Made(answer, value, _receipt(answer, head, attempts, precision, len(outcomes)))
 
 
-def answer_verdict(partition: int, verdict: Verdict, now: float) -> Made:
-    """The answer that the scheduler's verdict gives."""
+def answer_verdict(partition: int, verdict: Verdict, now: float, outcomes: Sequence[Outcome] = ()) -> Made:
+    """The answer that the scheduler's verdict gives. `outcomes`: of the parts that were done before it, one each.
+
+    It gives no items, and says all the same what they took: each part counts by its outcome, else by what the scheduler
+    has heard of the attempts at it.
+    """
     head = verdict.head
+    done = {outcome.task.part for outcome in outcomes}
+    spent = [entry for entry in verdict.spent if entry.part not in done]
+    epochs = [*(outcome.task.epoch for outcome in outcomes), *(entry.epoch for entry in spent)]
+    devices = {outcome.device for outcome in outcomes}.union(*(entry.devices for entry in spent))
     answer = Answer(
         job_id=head.job_id,
         tenant=head.tenant,
@@ -88,9 +92,24 @@ def answer_verdict(partition: int, verdict: Verdict, now: float) -> Made:
         model=head.model,
         model_name=head.model_name,
         epochs=[verdict.epoch] if verdict.epoch else [],
-        stages=_stages(head, (), now),
+        devices=sorted(devices),
+        usage=_summed([*(outcome.usage for outcome in outcomes), *(entry.usage for entry in spent)]),
+        stages=_stages(head, outcomes, now),
     )
-    return Made(answer, encode(answer), _receipt(answer, head, 0))
+    attempts = sum(attempt_of(epoch) for epoch in epochs)
+    return Made(answer, encode(answer), _receipt(answer, head, attempts, _precision(outcomes), len(outcomes)))
+
+
+def _summed(usages: Sequence[Usage]) -> Usage:
+    return Usage(
+        tokens_in=sum(usage.tokens_in for usage in usages),
+        tokens_out=sum(usage.tokens_out for usage in usages),
+        device_seconds=sum(usage.device_seconds for usage in usages),
+    )
+
+
+def _precision(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(sorted({outcome.precision for outcome in outcomes if outcome.precision}))
 
 
 def _stages(head: Head, outcomes: Sequence[Outcome], now: float) -> Stages:

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from llmos.infra.crypto.receipts import Notary
-from llmos.infra.log.port import Out, Place, Record
+from llmos.infra.log.port import Out, Place, Record, Refusal
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered
 from llmos.infra.stages.dead_letters import dead_letter
@@ -76,7 +76,7 @@ class Merger:
                     continue
                 answer = self._outcome(pending, record, message, now)
             else:
-                answer = answer_verdict(place.partition, message, now)
+                answer = answer_verdict(place.partition, message, now, _done(pending.get(s)))
             if answer is not None:
                 pending.pop(s, None)
                 made.add(s)
@@ -87,10 +87,12 @@ class Merger:
         """The offset of the first outcome of a job whose other parts are still out."""
         return min((job.first_offset for job in self._pending.get(place, {}).values()), default=None)
 
-    def without_copy(self, ready: Ready, reason: str) -> Ready:
+    def without_copy(self, ready: Ready, refusal: Refusal) -> Ready:
         """The same answer, its receipt (signed anew) saying why there is no copy."""
+        if refusal.whole and ready.copy is not None:
+            self._reply_topics.refused(ready.copy[0].topic)
         receipt: Receipt = USAGE.decode(ready.receipt.value)
-        changed = msgspec.structs.replace(receipt, reply_failed=reason[:512])
+        changed = msgspec.structs.replace(receipt, reply_failed=refusal.reason[:512])
         return Ready(
             ready.place, ready.s, ready.result, ready.receipt._replace(value=self._notary.signed(changed)), None
         )
@@ -122,8 +124,7 @@ class Merger:
         job.outcomes.setdefault(task.part, outcome)
         if len(job.outcomes) < outcome.head.parts:
             return None
-        parts = [job.outcomes[part] for part in sorted(job.outcomes)]
-        return answer_outcomes(task.partition, task.s, outcome.head, parts, now)
+        return answer_outcomes(task.partition, task.s, outcome.head, _done(job), now)
 
     async def _ready(self, place: Place, head: Head, made: Made) -> Ready:
         receipt = made.receipt
@@ -133,7 +134,9 @@ class Merger:
         if head.reply_to is not None and head.reply_to.startswith(allowed):
             target = await self._reply_topics.place(head)
             if target is None:
-                receipt = msgspec.structs.replace(receipt, reply_failed=f"there is no topic {head.reply_to}")
+                receipt = msgspec.structs.replace(
+                    receipt, reply_failed=f"topic {head.reply_to} is missing, or refused a moment ago"
+                )
             else:
                 copy = (target, out)
         return Ready(place, made.answer.s, out, Out(head.job_id, self._notary.signed(receipt)), copy)
@@ -141,6 +144,11 @@ class Merger:
     async def _dead(self, record: Record, problem: RecordError) -> None:
         note("aggregator", "dead", seconds=0.0, code=problem.code)
         await self._ctx.log.emit(Place(topics.DEAD, 0), [dead_letter(self._ctx, record, problem)])
+
+
+def _done(job: _Pending | None) -> list[Outcome]:
+    """The outcomes so far, in the order of parts."""
+    return [job.outcomes[part] for part in sorted(job.outcomes)] if job is not None else []
 
 
 def _measure(receipt: Receipt, now: float) -> None:

@@ -4,6 +4,6 @@
 - `handler`: settles records: admitted, refused or dead, and stops where credits end.
 - `reading`: what a record of a requests topic says: pure, as are its steps: `authenticating` (whose it is), `freshness` (whether
   it is one of now), `rights` (what its tenant may ask for), `loose` (what is left of a request with a wrong field).
-- `nonces`: remembers which signed requests were taken.
-- `credits`: takes credits and charges quotas in the ledger, or by the scheduler's live counts when the ledger is away.
+- `credits`: admits requests (nonces, quotas, credits) in the ledger, or by the scheduler's live counts when the ledger is away.
+- `nonces`: what this instance remembers of signed requests, for the time without a ledger.
 """

@@ -11,7 +11,7 @@ from llmos.infra.crypto.secrets import fingerprint
 from llmos.infra.log.port import Record
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import Corrupt, Forged, UnknownTenant
-from llmos.schemas.requests import Request, signed_bytes
+from llmos.schemas.requests import Request, body_of, metadata_bytes, signed_over
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.loose import Loose
 
@@ -30,6 +30,8 @@ class Proved(NamedTuple):
     tenant: Tenant
     signed_with: bytes
     """Fingerprint of the secret under which it was signed; empty: it carries no code, and needs none."""
+    metadata: bytes = b""
+    """`metadata_bytes` of what was signed; empty: nothing was."""
 
 
 def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> Proved:
@@ -50,15 +52,17 @@ def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> 
         return Proved(tenant, b"")
     said = request.mac if isinstance(request.mac, bytes) else b""
     try:
-        signed = signed_bytes(cast("Request", request), lane_of(record.place.topic))
-    except (OverflowError, RecursionError):
-        # What cannot be written in MessagePack (an integer of 70 bits, a value nested too deep) nobody signed.
+        metadata = metadata_bytes(cast("Request", request), lane_of(record.place.topic))
+        signed = signed_over(metadata, body_of(cast("Request", request)))
+    except (OverflowError, RecursionError, TypeError):
+        # What cannot be written in MessagePack (an integer of 70 bits, a value nested too deep), or a payload that is no
+        # bytes, nobody signed.
         raise Forged() from None
     # All are tried, so that the time tells nothing.
     right = [secret for secret in tenants.secrets(tenant, record.timestamp) if check_mac(secret, signed, said)]
     if not right:
         raise Corrupt() if _is_damaged(request) else Forged()
-    return Proved(tenant, fingerprint(right[0]))
+    return Proved(tenant, fingerprint(right[0]), metadata)
 
 
 def _is_damaged(request: Request | Loose) -> bool:

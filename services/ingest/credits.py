@@ -1,4 +1,5 @@
-"""Takes credits and charges quotas: in the ledger, or by the scheduler's live counts when the ledger is away."""
+"""Admits requests: nonces, quotas and credits, in the ledger in one step; by the scheduler's live counts and what this
+instance has seen when the ledger is away."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from llmos.infra.ledger.port import Held, Hold, LaneUse, LedgerAway, Limit, Limits, TenantUse
+from llmos.infra.ledger.port import Asked, Hold, LaneUse, LedgerAway, Limit, Limits, Outcome, TenantUse
 from llmos.infra.ledger.quotas import Spent, spent_at
 from llmos.infra.log.port import Record
 from llmos.infra.runtime.context import Context
@@ -17,6 +18,7 @@ from llmos.schemas.catalog import Quotas
 from llmos.schemas.errors import RecordError
 from llmos.schemas.job import Lane
 from llmos.schemas.telemetry import TELEMETRY, LiveCounts
+from llmos.services.ingest.nonces import Nonces
 
 log = structlog.get_logger()
 
@@ -38,11 +40,12 @@ def limits_of(settings: Ingest) -> Limits:
 
 
 class Credits:
-    """The credits of all lanes, as one ingest instance takes them."""
+    """Nonces, quotas and credits of all lanes, as one ingest instance asks for them."""
 
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._limits = limits_of(ctx.settings.ingest)
+        self._nonces = Nonces()
         self._counts: LiveCounts | None = None
         self._recent: dict[str, tuple[float, Hold]] = {}
         """By id, the oldest first. What this instance admitted lately, for the time without a ledger; so is the next."""
@@ -59,27 +62,38 @@ class Credits:
         if isinstance(message, LiveCounts):
             self._counts = message
 
-    async def take(self, holds: Sequence[Hold], quotas: Mapping[str, Quotas]) -> list[Held]:
-        """Takes credits in order until one does not fit; one outcome per hold until then, refusals included.
+    async def take(
+        self, asked: Sequence[Asked], quotas: Mapping[str, Quotas], lag_seconds: float = 0.0
+    ) -> list[Outcome]:
+        """Takes requests in order until one has no credit; one outcome for each until then, copies and refusals included.
 
-        `quotas`: of those tenants that have any.
+        `quotas`: of those tenants that have any. `lag_seconds`: how long the records waited in the log. A copy can pass for
+        fresh for twice the freshness, and is read as late as the backlog is long: so long a nonce is remembered.
         """
-        if not holds:
+        if not asked:
             return []
         settings, now = self._ctx.settings.ingest, self._ctx.clock.now()
-        self._spent = spend(self._spent, [], quotas, now)
+        nonce_seconds = 2 * settings.freshness_seconds + max(lag_seconds, 0.0)
+        if quotas:
+            self._spent = spend(self._spent, [], quotas, now)
+        told = self._nonces.told(asked, now - nonce_seconds)
         try:
-            outcomes = await self._ctx.ledger.hold(holds, self._limits, settings.hold_seconds, quotas)
+            outcomes = await self._ctx.ledger.admit(told, self._limits, settings.hold_seconds, quotas, nonce_seconds)
+            self._nonces.note(asked, outcomes, now)
             self._say(degraded=False)
         except LedgerAway as away:
             self._say(degraded=True, problem=str(away))
-            lanes, tenants = self._use_without_ledger(now)
-            outcomes = admit(lanes, tenants, holds, self._limits, quotas).outcomes
-        held = [(hold, outcome) for hold, outcome in zip(holds, outcomes, strict=False) if isinstance(outcome, str)]
+            outcomes = self._take_without_ledger(asked, quotas, now)
+        held = [
+            (one.hold, outcome)
+            for one, outcome in zip(asked, outcomes, strict=False)
+            if one.hold is not None and isinstance(outcome, str)
+        ]
         for hold, _ in held:
             self._recent.pop(hold.id, None)
             self._recent[hold.id] = now, hold
-        self._spent = spend(self._spent, [hold for hold, outcome in held if outcome == "taken"], quotas, now)
+        if quotas:
+            self._spent = spend(self._spent, [hold for hold, outcome in held if outcome == "taken"], quotas, now)
         self._forget(now)
         return outcomes
 
@@ -91,6 +105,19 @@ class Credits:
             use, _ = self._use_without_ledger(self._ctx.clock.now())
         fraction = self._ctx.settings.ingest.resume_fraction
         return any(may_resume(use, lane, self._limits, fraction) for lane in lanes)
+
+    def _take_without_ledger(self, asked: Sequence[Asked], quotas: Mapping[str, Quotas], now: float) -> list[Outcome]:
+        copies = self._nonces.copies(asked, now)
+        wanted = [one.hold for one, copy in zip(asked, copies, strict=True) if copy is None and one.hold is not None]
+        lanes, tenants = self._use_without_ledger(now)
+        held = iter(admit(lanes, tenants, wanted, self._limits, quotas).outcomes)
+        outcomes: list[Outcome] = []
+        for one, copy in zip(asked, copies, strict=True):
+            outcome: Outcome | None = copy or ("noted" if one.hold is None else next(held, None))
+            if outcome is None:
+                break
+            outcomes.append(outcome)
+        return outcomes
 
     def _use_without_ledger(self, now: float) -> tuple[dict[Lane, LaneUse], dict[str, TenantUse]]:
         self._forget(now)

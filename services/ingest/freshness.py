@@ -7,6 +7,7 @@ choose; and it carries a nonce, which is remembered for longer than a copy could
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 from llmos.infra.log.port import Record
@@ -18,13 +19,16 @@ from llmos.services.ingest.loose import Loose
 
 NONCE_BYTES: Final = 16
 """A nonce has so many bytes at least."""
+LONGEST_NONCE_BYTES: Final = 32
+_REPLAY_BYTES: Final = NONCE_BYTES - 1
+"""Of the name of an operator's replay: no nonce is as short, so that none can be chosen to be one."""
 
 
-def once(request: Request | Loose, record: Record, replay: Replay | None, limit: float) -> str:
-    """The name under which a signed request may be taken once: "tenant:nonce".
+def once(request: Request | Loose, record: Record, replay: Replay | None, limit: float) -> bytes:
+    """The name under which a signed request of its tenant may be taken once: its nonce.
 
-    With an operator's word (`replay`) it is as fresh as the record that died first, and each such word is taken once. Empty:
-    the request has no usable nonce, and is refused for that.
+    With an operator's word (`replay`) it is as fresh as the record that died first, and each such word is taken once, under a
+    name of its own. Empty: the request has no usable nonce, and is refused for that.
 
     Raises:
         Stale: its time lies further than `limit` seconds from the time at which the log took it.
@@ -35,6 +39,6 @@ def once(request: Request | Loose, record: Record, replay: Replay | None, limit:
         if apart > limit:
             raise Stale(seconds=apart, limit=limit)
     if replay is not None:
-        return f"{request.tenant}:{replay_name(replay)}"
+        return hashlib.sha256(replay_name(replay).encode()).digest()[:_REPLAY_BYTES]
     nonce = request.nonce
-    return f"{request.tenant}:{nonce.hex()}" if isinstance(nonce, bytes) and len(nonce) >= NONCE_BYTES else ""
+    return nonce if isinstance(nonce, bytes) and NONCE_BYTES <= len(nonce) <= LONGEST_NONCE_BYTES else b""

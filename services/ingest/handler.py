@@ -1,7 +1,7 @@
 """Settles records of the requests topics: admitted, refused or dead; stops where the lane's credits end.
 
-Before anything is charged a record is read, proved, found fresh, allowed and whole (`reading`), and taken for the first time
-(`nonces`). Then its tenant's quota is asked, then the lane's credits, both in one step (`credits`).
+A record is read, proved, found fresh, allowed and whole (`reading`). Then its nonce is asked, its tenant's quota and the lane's
+credits, all in one step (`credits`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from llmos.infra.ledger.port import Hold, OverQuota
+from llmos.infra.ledger.port import Asked, Copied, Hold, OverQuota
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.dead_letters import dead_letter
@@ -27,14 +27,12 @@ from llmos.schemas import topics
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Quotas
-from llmos.schemas.dead import origin_key
 from llmos.schemas.errors import Ambiguous, Corrupt, OperatorError, RecordError, Replayed
 from llmos.schemas.ids import partition_of
-from llmos.schemas.job import Origin, error_info
+from llmos.schemas.job import error_info
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.authenticating import Tenants
 from llmos.services.ingest.credits import Credits
-from llmos.services.ingest.nonces import Nonces
 from llmos.services.ingest.reading import Reading, Rules, read_request
 
 log = structlog.get_logger()
@@ -49,7 +47,6 @@ class IngestHandler:
         self._ctx = ctx
         self._tenants = tenants
         self._credits = credits
-        self._nonces = Nonces(ctx)
         self._second_looks = SecondLooks(ctx.log, ctx.clock)
         self._partitions = partitions
         settings = ctx.settings
@@ -64,7 +61,7 @@ class IngestHandler:
         """One settlement per record, as far as the credits of the place's lane reach."""
         now = self._ctx.clock.now()
         read = [await self._read_whole(record, now) for record in records]
-        messages = await self._charged(await self._taken_once(records, read, now))
+        messages = await self._admitted(records, read, now)
         return [
             self._settlement(record, message, now)
             for record, message in zip(records[: len(messages)], messages, strict=True)
@@ -100,34 +97,28 @@ class IngestHandler:
             )
             return RecordError(problem=f"llmos itself failed on it ({fault.problem})"[:500])
 
-    async def _taken_once(
+    async def _admitted(
         self, records: Sequence[Record], read: Sequence[Reading | RecordError], now: float
     ) -> list[Message]:
-        """What was read, of which that is dead that was taken before, from another place of the log."""
-        messages = [reading.message if isinstance(reading, Reading) else reading for reading in read]
-        asked = [i for i, reading in enumerate(read) if isinstance(reading, Reading) and reading.once]
-        names = [(reading.once, _origin(records[i])) for i in asked if isinstance(reading := read[i], Reading)]
-        lag = max((now - records[i].timestamp for i in asked), default=0.0)
-        for i, first in zip(asked, await self._nonces.seen(names, lag), strict=True):
-            if first is not None:
-                messages[i] = Replayed(first=first)
+        """What becomes of the records from the front up to the first without a credit: that is dead that was taken before, from
+        another place of the log, and what is beyond its tenant's quota is a refusal now."""
+        wanting: list[int] = []
+        asked: list[Asked] = []
+        for i, reading in enumerate(read):
+            if isinstance(reading, Reading) and (reading.once or isinstance(reading.message, Admitted)):
+                wanting.append(i)
+                asked.append(_asked(reading, records[i]))
+        quotas = self._quotas({one.tenant for one in asked})
+        lag = now - min((record.timestamp for record in records), default=now)
+        outcomes = await self._credits.take(asked, quotas, lag)
+        end = wanting[len(outcomes)] if len(outcomes) < len(wanting) else len(read)
+        messages = [reading.message if isinstance(reading, Reading) else reading for reading in read[:end]]
+        for i, one, outcome in zip(wanting, asked, outcomes, strict=False):
+            if isinstance(outcome, Copied):
+                messages[i] = Replayed(first=outcome.first)
+            elif isinstance(outcome, OverQuota) and one.hold is not None:
+                messages[i] = _beyond(messages[i], one.hold, outcome, quotas[one.tenant])
         return messages
-
-    async def _charged(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages from the front that may go: all before the first submission without a credit, of which those that
-        are beyond their tenant's quota are refusals now."""
-        wanting = [(i, message) for i, message in enumerate(messages) if isinstance(message, Admitted)]
-        holds = [_hold(message) for _, message in wanting]
-        quotas = self._quotas({hold.tenant for hold in holds})
-        outcomes = await self._credits.take(holds, quotas)
-        end = wanting[len(outcomes)][0] if len(outcomes) < len(wanting) else len(messages)
-        charged = list(messages[:end])
-        for (i, message), hold, outcome in zip(wanting, holds, outcomes, strict=False):
-            if isinstance(outcome, OverQuota):
-                error = error_info(refusal(hold, outcome, quotas[hold.tenant]))
-                head = msgspec.structs.replace(message.head, reply_key=b"")
-                charged[i] = Refusal(head=head, error=error, stage="ingest")
-        return charged
 
     def _quotas(self, names: set[str]) -> dict[str, Quotas]:
         """Of those tenants that have any."""
@@ -148,10 +139,16 @@ class IngestHandler:
         return Emitted(target, Out(head.job_id, encode(message)))
 
 
-def _origin(record: Record) -> str:
-    return origin_key(Origin(*record.place, record.offset)).decode()
+def _asked(reading: Reading, record: Record) -> Asked:
+    message, head = reading.message, reading.message.head
+    hold = Hold(head.hold, head.lane, head.size, head.tenant) if isinstance(message, Admitted) else None
+    if not reading.once:
+        return Asked(head.tenant, hold)
+    topic, partition = record.place
+    return Asked(head.tenant, hold, reading.once, f"{topic}:{partition}:{record.offset}")
 
 
-def _hold(message: Admitted) -> Hold:
-    head = message.head
-    return Hold(head.hold, head.lane, head.size, head.tenant)
+def _beyond(message: Message, hold: Hold, over: OverQuota, quotas: Quotas) -> Message:
+    assert isinstance(message, Admitted), "nothing else wants a credit"
+    error = error_info(refusal(hold, over, quotas))
+    return Refusal(head=msgspec.structs.replace(message.head, reply_key=b""), error=error, stage="ingest")

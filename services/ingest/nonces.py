@@ -1,4 +1,4 @@
-"""Remembers which signed requests were taken, so that each is taken once: in the ledger, and in a table of this instance.
+"""What this instance remembers of signed requests, so that each is taken once also while the ledger is away.
 
 A nonce is kept with the origin of the record that brought it first. So a record that is read again after a crash meets itself
 and passes: a stage never refuses its own replay.
@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import structlog
-
-from llmos.infra.ledger.port import LedgerAway
-from llmos.infra.runtime.context import Context
-
-log = structlog.get_logger()
+from llmos.infra.ledger.port import Asked, Copied, Outcome
 
 KNOWN_AT_MOST = 100_000
 """Nonces in the table of an instance, some 25 MB: it is for the time without a ledger."""
@@ -22,37 +17,39 @@ KNOWN_AT_MOST = 100_000
 class Nonces:
     """What this instance has seen, beside the ledger that all of them share."""
 
-    def __init__(self, ctx: Context) -> None:
-        self._ctx = ctx
-        self._known: dict[str, tuple[str, float]] = {}
-        """Name → its first origin, and when it was seen (Unix seconds); the oldest first."""
-        self._degraded = False
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bytes], tuple[str, float]] = {}
+        """Tenant and nonce → its first origin, and when it was seen (Unix seconds); the oldest first."""
 
-    async def seen(self, names: Sequence[tuple[str, str]], lag_seconds: float) -> list[str | None]:
-        """For each (name, origin) the other origin at which the name was seen first; None: it is new, or known from here.
+    def told(self, asked: Sequence[Asked], before: float) -> list[Asked]:
+        """The requests with what is known here of their nonces, for the ledger: where it was away or emptied, a copy would be
+        the first there. What was seen before the time `before` is forgotten."""
+        self._forget(before)
+        known = self._known
+        return [
+            one._replace(first=found[0])
+            if one.nonce and (found := known.get((one.tenant, one.nonce))) is not None and found[0] != one.origin
+            else one
+            for one in asked
+        ]
 
-        A copy can pass for fresh for twice the freshness, and is read as late as the backlog is long (`lag_seconds`): so
-        long a name is remembered.
-        """
-        if not names:
-            return []
-        seconds = 2 * self._ctx.settings.ingest.freshness_seconds + max(lag_seconds, 0.0)
-        now = self._ctx.clock.now()
-        self._forget(now - seconds)
-        # What is known here is told to a ledger that was away or emptied: else a copy would be the first there.
-        firsts = [(name, self._known[name][0] if name in self._known else origin) for name, origin in names]
-        try:
-            others = await self._ctx.ledger.seen(firsts, seconds)
-            self._say(degraded=False)
-        except LedgerAway as away:
-            self._say(degraded=True, problem=str(away))
-            others = [None] * len(names)
-        found: list[str | None] = []
-        for (name, origin), (_, first), other in zip(names, firsts, others, strict=True):
-            if other is not None:
-                self._known[name] = other, now
-            known, _ = self._known.setdefault(name, (first, now))
-            found.append(None if known == origin else known)
+    def note(self, asked: Sequence[Asked], outcomes: Sequence[Outcome], now: float) -> None:
+        """Remembers what the ledger said of these requests; of those without an outcome nothing."""
+        for one, outcome in zip(asked, outcomes, strict=False):
+            if one.nonce:
+                name, first = (one.tenant, one.nonce), outcome.first if isinstance(outcome, Copied) else one.origin
+                if name not in self._known or self._known[name][0] != first:
+                    self._known[name] = first, now
+
+    def copies(self, asked: Sequence[Asked], now: float) -> list[Copied | None]:
+        """Without a ledger: for each request where it was seen first, if elsewhere, as far as is known here. They are
+        remembered."""
+        found: list[Copied | None] = []
+        for one in asked:
+            first = one.origin
+            if one.nonce:
+                first, _ = self._known.setdefault((one.tenant, one.nonce), (one.origin, now))
+            found.append(None if first == one.origin else Copied(first))
         return found
 
     def _forget(self, before: float) -> None:
@@ -61,8 +58,3 @@ class Nonces:
             if len(self._known) <= KNOWN_AT_MOST and self._known[oldest][1] > before:
                 break
             del self._known[oldest]
-
-    def _say(self, *, degraded: bool, problem: str = "") -> None:
-        if degraded != self._degraded:
-            self._degraded = degraded
-            log.warning("nonces_local", problem=problem) if degraded else log.info("nonces_shared")

@@ -1,7 +1,7 @@
 """What a record of a requests topic says: a submission, a refusal, or nothing that can be used. Pure.
 
-The order is: whose it is, whether that is proved, whether it is fresh, what its tenant may do, whether it is whole. Quotas and
-credits come after that, and a nonce that was seen before ends it before all that can be charged (see `handler`).
+The order is: whose it is, whether that is proved, whether it is fresh, what its tenant may do, whether it is whole. After that
+come its nonce, which ends it where it was seen before, then quotas and credits (see `handler`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmos.infra.crypto.channels import request_bound
 from llmos.infra.log.port import Record
 from llmos.schemas.admitted import Admitted, Refusal
 from llmos.schemas.base import JSON, MSGPACK
@@ -19,9 +18,9 @@ from llmos.schemas.catalog import Tenant
 from llmos.schemas.dead import Replay
 from llmos.schemas.errors import InvalidRequest, Malformed, RefusedError, TooLarge
 from llmos.schemas.ids import job_id
-from llmos.schemas.job import Events, Head, Lane, Origin, error_info
+from llmos.schemas.job import Head, Origin, default_events, error_info
 from llmos.schemas.limits import PAYLOAD_BYTES, REQUEST_BYTES
-from llmos.schemas.requests import REQUESTS, Request
+from llmos.schemas.requests import REQUESTS, Request, body_of, metadata_bytes
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.authenticating import Proved, Tenants, authenticate
 from llmos.services.ingest.freshness import NONCE_BYTES, once
@@ -49,8 +48,9 @@ class Reading(NamedTuple):
 
     message: Admitted | Refusal
     """What it becomes on `admitted`, unless it was taken before."""
-    once: str
-    """Under this name it may be taken once, at one origin; empty: it is not signed, or is refused for its nonce."""
+    once: bytes
+    """Under this name its tenant's request may be taken once, at one origin; empty: it is not signed, or is refused for its
+    nonce."""
 
 
 def read_request(record: Record, tenants: Tenants, now: float, rules: Rules) -> Reading:
@@ -75,9 +75,9 @@ def read_request(record: Record, tenants: Tenants, now: float, rules: Rules) -> 
     return Reading(_admit(request, proved, content_type, record, now, rules), name)
 
 
-def _vouched(request: Request | Loose, record: Record, tenants: Tenants, rules: Rules) -> tuple[Proved, str]:
+def _vouched(request: Request | Loose, record: Record, tenants: Tenants, rules: Rules) -> tuple[Proved, bytes]:
     proved = authenticate(request, record, tenants)
-    name = once(request, record, rules.replay_of(record), rules.freshness_seconds) if proved.signed_with else ""
+    name = once(request, record, rules.replay_of(record), rules.freshness_seconds) if proved.signed_with else b""
     return proved, name
 
 
@@ -85,7 +85,7 @@ def _admit(
     request: Request, proved: Proved, content_type: str, record: Record, now: float, rules: Rules
 ) -> Admitted | Refusal:
     tenant, lane = proved.tenant, lane_of(record.place.topic)
-    body = bytes(request.input) or request.payload
+    body = body_of(request)
     head = _head(request, tenant, record, now, rules)
     try:
         problem = is_forbidden(request, tenant, lane, rules.reply_prefixes) or _is_broken(request, proved, body)
@@ -100,7 +100,7 @@ def _admit(
         encoding=content_type if bytes(request.input) else MSGPACK,
         sealed=request.sealed,
         crc32c=request.crc32c,
-        metadata_digest=request_bound(request, lane).extra if request.sealed else b"",
+        metadata=(proved.metadata or metadata_bytes(request, lane)) if request.sealed else b"",
         signed_with=proved.signed_with,
     )
 
@@ -139,10 +139,10 @@ def _head(request: Request, tenant: Tenant, record: Record, now: float, rules: R
         lane=lane,
         kind=request.kind,
         model_name=request.model,
-        events=request.events or _default_events(lane),
+        events=request.events or default_events(lane),
         reply_to=reply_to,
         priority=request.priority,
-        timeout=request.timeout or min(tenant.default_timeout, tenant.longest_timeout),
+        timeout=request.timeout or tenant.usual_timeout,
         size=len(bytes(request.input)) or len(request.payload),
         submitted_at=min(max(said, 0.0), now + rules.clock_skew_seconds),
         admitted_at=now,
@@ -168,10 +168,6 @@ def _refuse_invalid(loose: Loose, problem: Malformed, tenant: Tenant, record: Re
     )
     forbidden = may_use(tenant, lane, loose.named_kind) if loose.named_kind else None
     return Refusal(head=head, error=error_info(forbidden or reason(loose, problem)), stage="ingest")
-
-
-def _default_events(lane: Lane) -> Events:
-    return "none" if lane == "batch" else "states"
 
 
 def _content_type(record: Record) -> str:

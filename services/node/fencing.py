@@ -1,7 +1,7 @@
 """Ends a worker that the scheduler has given up and that does not end by itself; never a later life of its device.
 
 A worker that meets its own `Fence` ends. One that is frozen, or whose loop hangs, does not: its node kills it then. A
-fence is the scheduler's, under the key `control`, and names a life by its incarnation and process id. Process ids come
+fence is the scheduler's, signed under its key `control`, and names a life by its incarnation and process id. Process ids come
 again, in a container that was started anew often the very same, so the claim that the incarnation stands for must have been
 made since this process was spawned.
 """

@@ -63,6 +63,7 @@ class Desk(JobDesk):
             device.heard(message, now)
         for named in (*message.queued, *message.running):
             self._adopt(device, named, now)
+        self.progress(device.name, message.progress)
         for named in message.done:
             task = self.jobs.task((named.partition, named.s, named.part))
             if task is not None:

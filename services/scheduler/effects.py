@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.control_macs import as_scheduler
 from llmos.infra.stages.noting import note
-from llmos.infra.stages.reply_topics import ReplyEvents
+from llmos.infra.stages.offering import Offering
 from llmos.infra.stages.sending import Outbox
 from llmos.schemas import topics
 from llmos.schemas.base import Message, encode
 from llmos.schemas.control import CancelTask, Drain, Orders
 from llmos.schemas.errors import LlmosError
 from llmos.schemas.job import ErrorInfo, Item, Origin, Task, error_info
-from llmos.schemas.partials import Outcome, Verdict, VerdictKind
+from llmos.schemas.partials import Outcome, Spent, Verdict, VerdictKind
 from llmos.schemas.states import JobState
 from llmos.schemas.stream import State
 from llmos.schemas.work import Work
@@ -32,7 +33,7 @@ class Effects:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._outbox = Outbox()
-        self.reply_events = ReplyEvents(ctx)
+        self.reply_events = Offering(ctx)
         """Runs beside the loop."""
 
     def work(self, task: LiveTask, now: float) -> None:
@@ -59,8 +60,9 @@ class Effects:
         kind: VerdictKind,
         error: ErrorInfo | None,
         original: tuple[Origin, int] | None = None,
+        spent: Sequence[Spent] = (),
     ) -> None:
-        """The job ends here."""
+        """The job ends here; `spent`: what attempts took at parts that have no outcome."""
         message = Verdict(
             s=job.s,
             head=job.head,
@@ -69,6 +71,7 @@ class Effects:
             original=original[0] if original else None,
             original_s=original[1] if original else None,
             epoch=max((task.epoch for task in job.tasks), default=0),
+            spent=[*spent],
         )
         self._outbox.put(Place(topics.PARTIALS, job.partition), Out(job.head.job_id, encode(message)))
         note(SOURCE, kind, job=job.head.job_id, tenant=job.head.tenant, seconds=0.0, code=error.code if error else "")
@@ -108,14 +111,14 @@ class Effects:
         if job.head.reply_to is None:
             self._outbox.put(Place(topics.STREAM, job.partition), out)
         else:
-            self.reply_events.put(job.head, out)
+            self.reply_events.put(job.head.reply_to, out, job.head.job_id)
 
     def cancel_tasks(self, partition: int, s: int) -> None:
         """Workers stop what they do for this submission."""
         self.control(f"{partition}:{s}", CancelTask(partition=partition, s=s))
 
     def control(self, key: str, message: Orders | Drain) -> None:
-        """A word to workers and nodes, or to the next scheduler, under the key `control`."""
+        """A word to workers and nodes, or to the next scheduler, signed under the key `control`."""
         self.put(Place(topics.CONTROL, 0), key, as_scheduler(self._ctx.keyring, message))
 
     def catalog(self, key: bytes, message: Message | None) -> Out:

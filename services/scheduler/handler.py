@@ -24,7 +24,15 @@ from llmos.schemas.job import Origin, error_info
 from llmos.schemas.partials import LowWatermark
 from llmos.schemas.results import USAGE, Receipt
 from llmos.schemas.sealed import SEALED
-from llmos.schemas.telemetry import TELEMETRY, Heartbeat, LiveCounts, TaskFailed, TasksDone, WorkerDied
+from llmos.schemas.telemetry import (
+    TELEMETRY,
+    Heartbeat,
+    LiveCounts,
+    TaskFailed,
+    TasksDone,
+    TasksStopped,
+    WorkerDied,
+)
 from llmos.services.scheduler.authority import Authority
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import SOURCE
@@ -112,6 +120,8 @@ class SchedulerHandler:
             self._desk.done(message)
         elif isinstance(message, TaskFailed):
             self._desk.failed(message, now)
+        elif isinstance(message, TasksStopped):
+            self._desk.stopped(message)
         elif isinstance(message, WorkerDied):
             self._desk.worker_died(message, now)
         elif isinstance(message, LiveCounts) and message.term == self._desk.term:

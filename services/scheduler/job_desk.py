@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from llmos.infra.settings.tree import Scheduler
 from llmos.pipelines.scheduling.snapshot import Group
@@ -20,17 +20,17 @@ from llmos.schemas.errors import (
     NeverFits,
     NotFinite,
 )
-from llmos.schemas.job import ErrorInfo, error_info
+from llmos.schemas.job import ErrorInfo, Task, Usage, error_info
 from llmos.schemas.partials import VerdictKind
 from llmos.schemas.results import Receipt
 from llmos.schemas.sealed import Job
-from llmos.schemas.telemetry import TaskFailed, TasksDone
+from llmos.schemas.telemetry import Progress, TaskFailed, TasksDone, TasksStopped
 from llmos.services.scheduler.bindings import Bindings
 from llmos.services.scheduler.cancels import Cancels
 from llmos.services.scheduler.deaths import DeathLedger
 from llmos.services.scheduler.effects import Effects
 from llmos.services.scheduler.fleet import Fleet
-from llmos.services.scheduler.jobs import Jobs, LiveJob, LiveTask
+from llmos.services.scheduler.jobs import Heard, Jobs, LiveJob, LiveTask
 
 SUSPECT_DEATHS = 2
 """From so many deaths on a task runs alone."""
@@ -119,11 +119,14 @@ class JobDesk:
             self.end(job, "expired", Expired(timeout=job.head.timeout))
 
     def end(self, job: LiveJob, kind: VerdictKind, error: LlmosError | None, refusal: Refusal | None = None) -> None:
-        """A verdict: nothing more is done for the job; its receipt removes it."""
+        """A verdict: nothing more is done for the job; its receipt removes it. What is under way counts as heard of so
+        far: nobody waits for the last word of workers that may be gone."""
+        spent = job.spent()
         if self._close(job):
             self.effects.cancel_tasks(job.partition, job.s)
         job.verdict = kind
-        self.effects.verdict(job, kind, refusal.error if refusal else error_info(error) if error else None)
+        info = refusal.error if refusal else error_info(error) if error else None
+        self.effects.verdict(job, kind, info, spent=spent)
 
     def _close(self, job: LiveJob) -> bool:
         """Ends the job's tasks; whether some of them are at work."""
@@ -187,9 +190,26 @@ class JobDesk:
             task.become("dispatched")  # an attempt that was given up has succeeded after all
         task.become("done")
 
+    def progress(self, device: str, used: Sequence[Progress]) -> None:
+        """What attempts on a device have used so far."""
+        for one in used:
+            usage = Usage(tokens_in=one.tokens_in, tokens_out=one.tokens_out, device_seconds=one.device_seconds)
+            self._heard(device, one.task, usage)
+
+    def stopped(self, message: TasksStopped) -> None:
+        """A worker's last word on attempts that it stopped."""
+        self.progress(message.device, message.used)
+
+    def _heard(self, device: str, named: Task, usage: Usage) -> None:
+        task = self.jobs.task((named.partition, named.s, named.part))
+        if task is not None and (task.heard is None or named.epoch >= task.heard.epoch):
+            task.heard = Heard(named.epoch, device, usage)
+
     def failed(self, message: TaskFailed, now: float) -> None:
         """An attempt failed in a way that another may mend."""
         named = message.task
+        if message.usage != Usage():
+            self._heard(message.device, named, message.usage)
         task = self.jobs.task((named.partition, named.s, named.part))
         if task is None or task.state != "dispatched" or task.epoch != named.epoch:
             return

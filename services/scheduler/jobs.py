@@ -7,14 +7,24 @@ import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from llmos.pipelines.scheduling.order import Key, key_of
 from llmos.pipelines.scheduling.snapshot import Group
-from llmos.schemas.job import Head, Lane, Part
+from llmos.schemas.job import Head, Lane, Part, Usage
+from llmos.schemas.partials import Spent
 from llmos.schemas.states import TASK, TaskState, may_follow
 
 TaskName = tuple[int, int, int]
 """Partition, s, part."""
+
+
+class Heard(NamedTuple):
+    """What an attempt had used when it was heard of last."""
+
+    epoch: int
+    device: str
+    usage: Usage
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +51,8 @@ class LiveTask:
     """Attempts that the engine or the device failed."""
     avoid_until: float = 0.0
     """Until then it keeps away from the device in its group's `avoid`, if there is another."""
+    heard: Heard | None = None
+    """Of the latest attempt that used something, whatever became of it."""
 
     @property
     def name(self) -> TaskName:
@@ -68,6 +80,21 @@ class LiveJob:
     tasks: list[LiveTask] = field(default_factory=list)
     told: int = 0
     """State events sent: their sequence."""
+
+    def spent(self) -> list[Spent]:
+        """What attempts took at the parts that are not over."""
+        parts = [task for task in self.tasks if task.state not in ("done", "ended")]
+        return [spent for task in parts if (spent := _spent(task)) is not None]
+
+
+def _spent(task: LiveTask) -> Spent | None:
+    """None: no attempt was made."""
+    heard = task.heard or Heard(0, "", Usage())
+    epoch = max(task.epoch, heard.epoch)
+    if not epoch:
+        return None
+    devices = sorted({device for device in (heard.device, task.device) if device})
+    return Spent(part=task.part.index, epoch=epoch, devices=devices, usage=heard.usage)
 
 
 class Jobs:

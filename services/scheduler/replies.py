@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 import structlog
 
-from llmos.infra.log.port import Out, Place
+from llmos.infra.log.port import Out
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.follower import Table
+from llmos.infra.stages.offering import Offering
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Tenant
@@ -28,13 +29,18 @@ log = structlog.get_logger()
 
 
 class Replies:
-    """Queries, and replies to commands, wait in a short queue; what does not fit is dropped, and its asker asks again."""
+    """Queries, and replies to commands, wait in a short queue; what does not fit is dropped, and its asker asks again.
+
+    Replies are made one by one, and offered each topic by itself.
+    """
 
     STALE_SECONDS = 30.0
     """Nobody waits for the reply to an older query."""
     WAITING = 200
     REPLY_BYTES = 900_000
     """What a topic with the default limits of any cluster takes."""
+    OFFERED_BYTES = 16 * 1024 * 1024
+    """Of replies that wait to be written."""
 
     def __init__(self, ctx: Context, desk: Desk, turn: Turn, catalog: Table, tenants: TenantTable) -> None:
         self._ctx = ctx
@@ -44,6 +50,7 @@ class Replies:
         self._tenants = tenants
         self._queue: asyncio.Queue[tuple[str, Query | Reply]] = asyncio.Queue(self.WAITING)
         """By topic of the reply."""
+        self._offering = Offering(ctx, self.OFFERED_BYTES)
 
     def ask(self, query: Query) -> None:
         """Takes a query; it is answered by what is known when its turn comes."""
@@ -61,25 +68,24 @@ class Replies:
 
     async def run(self) -> None:
         """Answers until cancelled."""
-        while True:
-            await self.answer_one()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._offering.run(), name="offering replies")
+            while True:
+                self._answer(*await self._queue.get())
+                self._queue.task_done()
+                await asyncio.sleep(0)  # a reply may take milliseconds to make
 
-    async def answer_one(self) -> None:
-        """Answers the first in the queue, or waits for one."""
-        topic, message = await self._queue.get()
-        prefixes = tuple(self._ctx.settings.verify.reply_prefixes)
-        if not topic.startswith(prefixes):
+    def _answer(self, topic: str, message: Query | Reply) -> None:
+        if not topic.startswith(tuple(self._ctx.settings.verify.reply_prefixes)):
             log.warning("reply_forbidden", id=message.id, topic=topic)
-        elif await self._ctx.log.partitions(topic) is None:
-            log.warning("reply_topic_missing", id=message.id, topic=topic)
-        else:
-            value = encode(message) if isinstance(message, Reply) else self._reply(message)
-            await self._ctx.log.offer(Place(topic, 0), [Out(message.id.encode(), value)])
+            return
+        value = encode(message) if isinstance(message, Reply) else self._reply(message)
+        self._offering.put(topic, Out(message.id.encode(), value))
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for their answers."""
-        return self._queue.qsize()
+    async def settled(self) -> None:
+        """Returns when nothing waits to be answered or written."""
+        await self._queue.join()
+        await self._offering.idle.wait()
 
     def _reply(self, query: Query) -> bytes:
         if query.what in ("job", "explain") and query.job_id is None:

@@ -50,5 +50,11 @@ async def run_with(ctx: Context, models: ModelDirectory) -> None:
     followed = await follower.load()
     tenants.check(ctx.settings.keyring)
     places = [Place(topics.ADMITTED, p) for p in owned(ctx.settings.instance, partitions)]
-    stage = OneInOneOut(ctx, "verify", places, VerifyHandler(ctx, tenants, models), COMMIT_SECONDS)
-    await run_beside(stage.run(), follower.follow(followed), watch_backlog(ctx, stage.reached))
+    handler = VerifyHandler(ctx, tenants, models)
+    stage = OneInOneOut(ctx, "verify", places, handler, COMMIT_SECONDS)
+    await run_beside(
+        stage.run(),
+        follower.follow(followed),
+        watch_backlog(ctx, stage.reached),
+        handler.seals.secrets.run(ctx.clock.now),
+    )

@@ -82,11 +82,12 @@ def check(
     _check_reply_topic(head, tenant, settings)
     check_whole(message)
     _check_rights(head, tenant)
+    opened = open_payload(message, tenant, keys, now)
+    head = opened.head
     if tenant.plaintext == "forbid" and not head.reply_key:
         raise InvalidRequest(where="reply_key", problem="answers must be sealed for this tenant, and it names no key")
-    body, encoding = open_payload(message, tenant, keys)
     kind = kind_named(head.kind)
-    request = kind.read(body, encoding)
+    request = kind.read(opened.body, opened.encoding)
     model = _resolve(models, head, tenant) if kind.needs_model else None
     if model is not None and not model.chat and isinstance(request, GenerateInput) and request.messages:
         raise NoChatTemplate(model=model.name)

@@ -20,7 +20,7 @@ from llmos.infra.stages.rereading import SecondLooks
 from llmos.infra.stages.tenants import TenantTable
 from llmos.infra.telemetry.faults import fault_of
 from llmos.infra.telemetry.metrics import WITHOUT_TENANT_KEY
-from llmos.pipelines.kinds.parts import seal_job
+from llmos.pipelines.kinds.parts import PartSeals
 from llmos.schemas import topics
 from llmos.schemas.admitted import ADMITTED, Admitted, Refusal
 from llmos.schemas.base import encode
@@ -54,6 +54,7 @@ class VerifyHandler:
         self._ctx = ctx
         self._tenants = tenants
         self._models = models
+        self.seals = PartSeals(ctx.keyring)
         self._second_looks = SecondLooks(ctx.log, ctx.clock)
         self._keyless: set[str] = set()
         """Tenants without a key of their own that were told of."""
@@ -128,7 +129,7 @@ class VerifyHandler:
         secrets = self._secrets(tenant, message)
         checked = check(message, tenant, secrets, ctx.keyring, self._models, ctx.settings.verify, ctx.clock.now())
         self._tell_of_missing_key(tenant.name)
-        return seal_job(ctx.keyring, checked.head, checked.parts, digest_key(secrets[0], head.job_id))
+        return self.seals.seal(checked.head, checked.parts, digest_key(secrets[0], head.job_id), ctx.clock.now())
 
     def _secrets(self, tenant: Tenant, message: Admitted) -> list[bytes]:
         """Those of the tenant, first the one under which the client signed: the digests of the job are made with it, so

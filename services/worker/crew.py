@@ -17,6 +17,7 @@ import structlog
 from llmos.infra.telemetry.faults import fault_of
 from llmos.schemas.control import ModelOrder
 from llmos.schemas.errors import DeviceOutOfMemory
+from llmos.schemas.job import Usage
 from llmos.services.worker.runners.base import Meter, Runner
 from llmos.services.worker.runners.classify import classify
 from llmos.services.worker.runners.events import (
@@ -29,6 +30,7 @@ from llmos.services.worker.runners.events import (
     TaskEnded,
     TaskExpired,
     TaskName,
+    TaskStopped,
 )
 from llmos.services.worker.runners.keeper import ModelKeeper
 from llmos.services.worker.runners.models import Models
@@ -91,22 +93,28 @@ class Crew:
         try:
             post.runner.start(assignment)
         except Exception as problem:  # noqa: BLE001  sorted in one place
-            return [TaskBroke(assignment.name, classify(problem)), *self._broke_down(post, problem)]
+            used = self._meter.let_go(assignment.name)
+            return [TaskBroke(assignment.name, classify(problem), used), *self._broke_down(post, problem)]
         self._tasks[assignment.name] = _Task(assignment, arrived, post)
         self._next_deadline = min(self._next_deadline, assignment.deadline)
         return []
 
     def stop(self, name: TaskName) -> list[Event]:
-        """A task leaves, whatever it was doing; gives what became of others."""
-        task = self._tasks.pop(name, None)
-        if task is None:
+        """A task leaves, whatever it was doing; gives what it used, and what became of others."""
+        if name not in self._tasks:
             return []
+        used, events = self._leave(name)
+        return [TaskStopped(name, used), *events]
+
+    def _leave(self, name: TaskName) -> tuple[Usage, list[Event]]:
+        task = self._tasks.pop(name)
         self._keeper.forget(name)
+        events: list[Event] = []
         try:
             task.post.runner.stop(name)
         except Exception as problem:  # noqa: BLE001  sorted in one place
-            return self._broke_down(task.post, problem)
-        return []
+            events = self._broke_down(task.post, problem)
+        return self._meter.let_go(name), events
 
     def order(self, order: ModelOrder | Pins) -> None:
         """What an operator wants of the models."""
@@ -123,8 +131,7 @@ class Crew:
         for post in self._posts:
             if post.runner.busy():
                 events += self._step(post)
-        self._settle(events)
-        return [*told, *events], bool(events) or self._keeper.residents.in_use
+        return [*told, *self._settle(events)], bool(events) or self._keeper.residents.in_use
 
     def _step(self, post: _Post) -> list[Event]:
         meter = self._meter
@@ -152,7 +159,7 @@ class Crew:
         post.models.abandon()
         fresh = self._post(post.factory)
         post.models, post.runner = fresh.models, fresh.runner
-        return [TaskBroke(name, error) for name in names]
+        return [TaskBroke(name, error, self._meter.let_go(name)) for name in names]
 
     def _expire(self) -> list[Event]:
         now = self._clock()
@@ -161,14 +168,18 @@ class Crew:
         expired = [name for name, task in self._tasks.items() if task.assignment.deadline <= now]
         events: list[Event] = []
         for name in expired:
-            events += [TaskExpired(name), *self.stop(name)]
+            if name not in self._tasks:
+                continue  # the runner broke down when another one left
+            used, others = self._leave(name)
+            events += [TaskExpired(name, used), *others]
         self._next_deadline = min((task.assignment.deadline for task in self._tasks.values()), default=inf)
         return events
 
-    def _settle(self, events: Sequence[Event]) -> None:
-        """What the events mean for the tasks and for the device's memory."""
+    def _settle(self, events: Sequence[Event]) -> list[Event]:
+        """What the events mean for the tasks and for the device's memory; gives them, with what broken attempts used."""
+        settled = [self._accounted(event) for event in events]
         short = False
-        for event in events:
+        for event in settled:
             if isinstance(event, Began):
                 self._began(event.name)
             elif isinstance(event, TaskEnded | TaskBroke):
@@ -178,6 +189,14 @@ class Crew:
                 short = True
         if short:
             self._keeper.residents.relieve()
+        return settled
+
+    def _accounted(self, event: Event) -> Event:
+        """The event, with what the attempt used where it broke; the counters of what is over are dropped."""
+        if not isinstance(event, TaskEnded | TaskBroke) or event.name not in self._meter.used:
+            return event
+        used = self._meter.let_go(event.name)
+        return event._replace(used=used) if isinstance(event, TaskBroke) else event
 
     def _began(self, name: TaskName) -> None:
         task = self._tasks.get(name)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.telemetry import Heartbeat, Residency
+from llmos.schemas.job import Task
+from llmos.schemas.telemetry import Heartbeat, Progress, Residency
 from llmos.services.worker.equipment import Equipment
 from llmos.services.worker.held import HeldTasks
+from llmos.services.worker.runners.base import Used
+from llmos.services.worker.runners.events import TaskName
 
 LEAST_SECONDS = 0.1
 """Between two heartbeats, however much there is to tell."""
+LISTED_PROGRESS = 1000
+"""Attempts of which a heartbeat tells what they used, at most."""
 
 
 class Heart:
@@ -88,4 +94,19 @@ class Heart:
             idle_seconds=meter.idle_seconds,
             host=host,
             load=load,
+            progress=progress([*running, *queued], meter.used),
         )
+
+
+def progress(tasks: Sequence[Task], used: Mapping[TaskName, Used]) -> list[Progress]:
+    """What each of `tasks` has used, the first `LISTED_PROGRESS` of those that have used something. A prefill may have
+    begun of a task that is not yet known to run: its step has to end first."""
+    found: list[Progress] = []
+    for task in tasks:
+        spent = used.get((task.partition, task.s, task.part, task.epoch))
+        if spent is None or not (spent.tokens_in or spent.tokens_out or spent.device_seconds):
+            continue
+        if len(found) == LISTED_PROGRESS:
+            break
+        found.append(Progress(task, spent.tokens_in, spent.tokens_out, spent.device_seconds))
+    return found

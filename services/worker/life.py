@@ -40,7 +40,8 @@ async def live(ctx: Context, equipment: Equipment) -> None:
     name = equipment.device
     incarnation = await _claim(ctx, name)
     held = HeldTasks(ctx.settings.worker.done_seconds)
-    publisher = Publisher(ctx, held, Settler(held, name, incarnation), name, incarnation)
+    settler = Settler(held, name, incarnation)
+    publisher = Publisher(ctx, held, settler, name, incarnation)
     died: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     heart = Heart(ctx, equipment, incarnation, held)
     writer = ResidencyWriter(ctx, name, incarnation, equipment.residents)
@@ -64,6 +65,7 @@ async def live(ctx: Context, equipment: Equipment) -> None:
             publisher.run(),
             publisher.reply_events.run(),
             heart.run(),
+            settler.seals.secrets.run(ctx.clock.now),
             writer.run(),
             catalog.follow(followed),
             follow_from_end(ctx, Place(topics.CONTROL, 0), orders.control),

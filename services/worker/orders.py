@@ -1,6 +1,6 @@
 """What a worker is told by `control` and `catalog`: tasks to stop, models to load, pins, its own end.
 
-Only the scheduler gives orders, under the key `control`. Of a drain the scheduler takes care: it sends no more work.
+Only the scheduler gives orders, signed under its key `control`. Of a drain the scheduler takes care: it sends no more work.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ import structlog
 from llmos.infra.log.port import Out, Place
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.noting import note
-from llmos.infra.stages.reply_topics import ReplyEvents
+from llmos.infra.stages.offering import Offering
 from llmos.infra.stages.sending import Outbox
 from llmos.infra.telemetry.metrics import TOKENS, counter
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.telemetry import TaskFailed, TasksDone
+from llmos.schemas.telemetry import TaskFailed, TasksDone, TasksStopped
 from llmos.services.worker.held import HeldTasks, note_stopped
 from llmos.services.worker.runners.events import Event
 from llmos.services.worker.settling import Settled, Settler
@@ -38,7 +38,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
-        self.reply_events = ReplyEvents(ctx)
+        self.reply_events = Offering(ctx)
         """Runs beside."""
 
     def deliver(self, events: list[Event]) -> None:
@@ -60,7 +60,7 @@ class Publisher:
             events, self._events = self._events, []
             settled = self._settler.settle(events, self._ctx.clock.now())
             outbox = self._outbox(settled)
-            for message in (*word, *settled.failed):
+            for message in (*word, *settled.failed, *self._stopped(settled)):
                 outbox.put(_TELEMETRY, Out(self._device.encode(), encode(message)))
             await outbox.send(self._ctx.log)
             # Only now are the outcomes on `partials`: the scheduler hears of them with the next batch.
@@ -87,11 +87,16 @@ class Publisher:
             if head.reply_to is None:
                 outbox.put(Place(topics.STREAM, partition), out)
             else:
-                self.reply_events.put(head, out)
+                self.reply_events.put(head.reply_to, out, head.job_id)
         for outcome in settled.outcomes:
             place = Place(topics.PARTIALS, outcome.task.partition)
             outbox.put(place, Out(outcome.head.job_id, encode(outcome)))
         return outbox
+
+    def _stopped(self, settled: Settled) -> list[TasksStopped]:
+        if not settled.stopped:
+            return []
+        return [TasksStopped(device=self._device, incarnation=self._incarnation, used=settled.stopped)]
 
     def _word(self, settled: Settled) -> list[TasksDone | TaskFailed]:
         for outcome in settled.outcomes:

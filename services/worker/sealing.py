@@ -2,17 +2,16 @@
 
 Wrapping a secret for a reply key costs a hundred times what sealing an item does, so a worker keeps it for a while; a data key
 is made of it with a salt of its own for each attempt, so that no two attempts at a part ever share key and nonce, whatever
-epoch they have and however often the process starts. Nothing is kept on a disk.
+epoch they have and however often the process starts.
 """
 
 from __future__ import annotations
-
-from collections import OrderedDict
 
 import msgspec
 
 from llmos.infra.crypto.channels import EventBody, encode_body, event_bound, item_bound, item_digest
 from llmos.infra.crypto.envelope import DataKey, Secret
+from llmos.infra.crypto.kept_secrets import KeptSecrets
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.job import Head, Item
 from llmos.schemas.stream import Tokens
@@ -20,17 +19,13 @@ from llmos.services.worker.held import HeldTask
 from llmos.services.worker.runners.events import ItemEnded
 from llmos.services.worker.telling import told
 
-RENEW_SECONDS = 60.0
-"""How long a secret makes data keys: what one who takes it out of the process's memory can read is bounded by that."""
-SECRETS = 1024
-"""Secrets that are kept at most, those used last."""
-
 
 class OutputSeals:
     """The secrets that this process has for askers. Belongs to the event loop."""
 
     def __init__(self) -> None:
-        self._secrets: OrderedDict[tuple[str, bytes], tuple[float, Secret]] = OrderedDict()
+        self.secrets: KeptSecrets[tuple[str, bytes]] = KeptSecrets()
+        """By tenant and reply key."""
 
     def item(self, held: HeldTask, ended: ItemEnded, now: float) -> Item:
         """The item as it travels: its output sealed for the asker (or clear, where the job has no reply key), and the
@@ -80,19 +75,9 @@ class OutputSeals:
         """The attempt's own data key. Raises `InvalidRequest` where the job's reply key cannot be used."""
         if held.data_key is None:
             head, task = held.work.head, held.work.task
-            held.data_key = self._secret(head, now).data_key(item_bound(head, task.part, task.epoch, 0))
+            secret = self.secrets.get((head.tenant, head.reply_key), now, lambda: _fresh(head))
+            held.data_key = secret.data_key(item_bound(head, task.part, task.epoch, 0))
         return held.data_key
-
-    def _secret(self, head: Head, now: float) -> Secret:
-        key = (head.tenant, head.reply_key)
-        made_at, secret = self._secrets.get(key, (0.0, None))
-        if secret is None or not 0.0 <= now - made_at < RENEW_SECONDS:
-            secret, made_at = _fresh(head), now
-            self._secrets[key] = (made_at, secret)
-        self._secrets.move_to_end(key)
-        while len(self._secrets) > SECRETS:
-            self._secrets.popitem(last=False)
-        return secret
 
 
 def _fresh(head: Head) -> Secret:

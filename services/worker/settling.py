@@ -10,10 +10,10 @@ import msgspec
 
 from llmos.infra.crypto.channels import EventBody
 from llmos.schemas.base import Message
-from llmos.schemas.job import Head, Times, Usage
+from llmos.schemas.job import Head, Task, Times, Usage
 from llmos.schemas.partials import Outcome
 from llmos.schemas.stream import State, Tokens
-from llmos.schemas.telemetry import TaskFailed
+from llmos.schemas.telemetry import Progress, TaskFailed
 from llmos.services.worker.held import HeldTask, HeldTasks
 from llmos.services.worker.runners.events import (
     Began,
@@ -25,6 +25,8 @@ from llmos.services.worker.runners.events import (
     TaskBroke,
     TaskEnded,
     TaskExpired,
+    TaskName,
+    TaskStopped,
     Waiting,
 )
 from llmos.services.worker.sealing import OutputSeals
@@ -42,7 +44,9 @@ class Settled:
     """Of each outcome."""
     failed: list[TaskFailed] = field(default_factory=list)
     expired: list[HeldTask] = field(default_factory=list)
-    """Stopped without a word: the scheduler answers them."""
+    """The scheduler answers them."""
+    stopped: list[Progress] = field(default_factory=list)
+    """What attempts used that were stopped before their end."""
 
 
 class Settler:
@@ -52,7 +56,7 @@ class Settler:
         self._held = held
         self._device = device
         self._incarnation = incarnation
-        self._seals = OutputSeals()
+        self.seals = OutputSeals()
 
     def settle(self, events: Sequence[Event], now: float) -> Settled:
         """What `events` bring; those of tasks that are no longer held bring nothing."""
@@ -66,6 +70,8 @@ class Settler:
                 continue
             if isinstance(event, ModelsChanged):
                 continue  # heartbeats tell of it
+            if isinstance(event, TaskStopped | TaskExpired):
+                _used(settled, event.name, event.used)
             held = self._held.get(event.name)
             if held is not None:
                 self._settle(settled, held, event, now)
@@ -80,7 +86,7 @@ class Settler:
             if held.work.head.events == "tokens":
                 self._tokens(settled, held, event, now)
         elif isinstance(event, ItemEnded):
-            held.items.append(self._seals.item(held, event, now))
+            held.items.append(self.seals.item(held, event, now))
         elif isinstance(event, TaskEnded):
             self._held.drop(held.name)
             settled.outcomes.append(self._outcome(held, event, now))
@@ -96,6 +102,7 @@ class Settler:
                     incarnation=self._incarnation,
                     task=held.work.task,
                     error=told(event.error, held.work.head),
+                    usage=event.used,
                 )
             )
 
@@ -117,7 +124,7 @@ class Settler:
             part=task.part,
         )
         body = EventBody(event.text, event.first_token, event.tokens, event.finish, 0)
-        whole = self._seals.tokens(held, message, body, now)
+        whole = self.seals.tokens(held, message, body, now)
         if whole is not None:
             settled.stream.append((head, task.partition, whole))
 
@@ -164,6 +171,12 @@ class Settler:
             ),
             precision=event.precision,
         )
+
+
+def _used(settled: Settled, name: TaskName, used: Usage) -> None:
+    """The last word on an attempt, if it used anything; it may have left what is held already."""
+    if used != Usage():
+        settled.stopped.append(Progress(Task(*name), used.tokens_in, used.tokens_out, used.device_seconds))
 
 
 def _waits_for(event: Loading | Waiting) -> dict[str, Any]:

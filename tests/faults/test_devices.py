@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from llmos.client import Client
+from llmos.infra.crypto.keyfile import load_keyring
 from tests.kit.live import SECONDS, clean_environment, devices_alive, until
 from tests.kit.load import GENERATE, Load
 from tests.stack import Stack
@@ -109,7 +110,8 @@ async def test_a_frozen_worker_is_fenced_and_started_anew(stack: Stack) -> None:
 
 async def test_a_drained_device_ends_what_it_has_and_no_job_fails(stack: Stack) -> None:
     """Drained under load, one device after the other; the receipts name only the other device from then on."""
-    async with Client(stack.settings) as client, Load(stack.settings.kafka.bootstrap) as load:
+    operator = await asyncio.to_thread(load_keyring, stack.settings.keyring)
+    async with Client(stack.settings, operator=operator) as client, Load(stack.settings.kafka.bootstrap) as load:
         await devices_alive(client, [FIRST, SECOND])
         await load.more(20)
         for device, other in ((FIRST, SECOND), (SECOND, FIRST)):

@@ -16,6 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from llmos.infra.crypto.credentials import Credentials, PublicKey, ReplyKey
 from llmos.infra.crypto.keyfile import load_keyring
+from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.crypto.secrets import fingerprint, new_secret, wrap_secret
 from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.log.port import Out, Place
@@ -73,7 +74,7 @@ async def askers(stack: Stack) -> dict[str, Asker]:
             reply_key=reply.public,
             quotas=Quotas(requests_per_second=QUOTA, burst_seconds=1.0),
         )
-        records.append(Out(name.encode(), encode(tenant)))
+        records.append(Out(name.encode(), encode(sealed_row(keyring, tenant))))
         made[name] = Asker(Credentials(tenant=name, secret=secret, reply_keys=[reply], system_keys=[public]))
     log = await KafkaLog.connect(stack.settings.kafka, client="flood")
     try:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -17,7 +18,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from llmos.client import Client, StateChanged, Submission
+from llmos.client import Client, Submission, TokenText
 from llmos.infra.crypto.channels import digest_key, item_digest
 from llmos.infra.crypto.credentials import Credentials, PublicKey, load_credentials
 from llmos.infra.crypto.receipts import check_answer, check_receipt, verifying_keys
@@ -36,6 +37,8 @@ SEALING = ("demo", "acme")
 """These tenants seal; the third does not."""
 LONG = {"prompt": list(PROMPTS) * 40, "max_tokens": 100}
 """Minutes of work."""
+HEARD_SECONDS = 3.0
+"""After its first token a job runs for so long before it is cancelled: heartbeats have told of it meanwhile."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -76,6 +79,13 @@ async def test_receipts_sum_to_what_clients_received(stack: Stack) -> None:
         "completed", "refused", "pointer", "expired", "cancelled",
     }  # fmt: skip
     assert max(Counter(map(origin_of, load.receipts)).values()) == 1
+    cancelled = receipts[others[-1]]
+    assert cancelled["status"] == "cancelled"
+    assert cancelled["usage"]["tokens_in"] > 0
+    assert cancelled["usage"]["tokens_out"] > 0, "what was heard before the cancel is billed"
+    assert cancelled["usage"]["device_seconds"] > 0
+    assert cancelled["attempts"] > 0
+    assert cancelled["devices"]
     for by in (("tenant",), ("tenant", "status"), ("kind", "model")):
         assert summed(receipts.values(), by) == summed(answers.values(), by)
     assert await of_the_command(stack) == statuses_of(answers.values())
@@ -104,12 +114,15 @@ async def every_end(client: Client) -> list[Submission]:
         await client.submit("echo", {"text": "once"}, idempotency_key=key),
         await client.submit("echo", {"text": "once"}, idempotency_key=key),
         await client.submit("generate", LONG, model=GENERATE, timeout=1.0),
-        await client.submit("generate", LONG, model=GENERATE, events="states"),
+        await client.submit("generate", LONG, model=GENERATE, events="tokens"),
     ]
+    first_at = 0.0
     async with aclosing(client.stream(made[-1], SECONDS)) as events:
         async for event in events:
-            if isinstance(event, StateChanged) and event.state == "running":
-                break
+            if isinstance(event, TokenText):
+                first_at = first_at or time.monotonic()
+                if time.monotonic() - first_at >= HEARD_SECONDS:
+                    break
     await client.cancel(made[-1])
     statuses = [(await client.result(submission, SECONDS)).status for submission in made]
     assert statuses == ["refused", "completed", "completed", "expired", "cancelled"], "the pointer is followed"

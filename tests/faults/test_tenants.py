@@ -56,7 +56,8 @@ class Town:
         for name in ("demo", "acme", "globex"):
             if name not in self.made:
                 await remove_tenant(self.log, name)
-        await write_tenants(self.log, [made.tenant for made in self.made.values()])
+        rows = await write_tenants(self.log, self.world.keyring, [made.tenant for made in self.made.values()])
+        self.made = {row.name: self.made[row.name]._replace(tenant=row) for row in rows}
         self.world.breaks = 0.0
         self.world.start_all()
 
@@ -73,8 +74,8 @@ class Town:
         await self._put(made)
 
     async def _put(self, made: Made) -> None:
-        self.made[made.tenant.name] = made
-        await write_tenants(self.log, [made.tenant])
+        (row,) = await write_tenants(self.log, self.world.keyring, [made.tenant])
+        self.made[row.name] = made._replace(tenant=row)
         await asyncio.sleep(1.0)
 
     def client(self, name: str, credentials: Credentials | None = None) -> Client:

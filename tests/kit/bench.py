@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from llmos.infra.crypto.keyring import Keyring
+from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.crypto.secrets import wrap_secret
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.log.memory import Faults, MemoryBroker
@@ -112,7 +113,7 @@ def tenant(name: str = "demo", **fields: Any) -> Tenant:
     """A tenant whose secret is `SECRET`."""
     key_id, wrapped = wrap_secret(KEYS, name, SECRET)
     values: dict[str, Any] = {"plaintext": "allow", "mac": "optional", "wrapped_secret": wrapped, "key_id": key_id}
-    return Tenant(name=name, **(values | fields))
+    return sealed_row(KEYS, Tenant(name=name, **(values | fields)))
 
 
 def origin(offset: int = 0, partition: int = 0, topic: str = "requests") -> Origin:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmos.infra.ledger.memory import MemoryLedger
@@ -18,7 +19,9 @@ from llmos.infra.stages.one_in_one_out import OneInOneOut
 from llmos.infra.stages.origins import Origins
 from llmos.schemas.control import Fence
 from llmos.schemas.errors import Ambiguous, Fenced
+from llmos.schemas.job import Task
 from llmos.services.aggregator import app as aggregator
+from llmos.services.aggregator import merger
 from llmos.services.aggregator.merger import Merger
 from llmos.services.scheduler.bindings import Bindings
 from llmos.services.scheduler.cancels import Cancels
@@ -212,14 +215,39 @@ def cancels_hit_submissions_made_no_later(patch: Patch) -> None:
 @clause
 def nonces_are_kept_with_their_origin(patch: Patch) -> None:
     """A nonce that was seen is refused, also where the record that brought it is read again."""
-    original = MemoryLedger.seen
+    original = MemoryLedger._first
 
-    async def seen(self: Any, nonces: Sequence[tuple[str, str]], seconds: float) -> list[str | None]:
-        known = [self._nonces.get(name) for name, _ in nonces]
-        await original(self, nonces, seconds)
-        return [entry[0] + " before" if entry else None for entry in known]
+    def first(self: Any, one: Any, until: float) -> str:
+        known = (one.tenant, one.nonce) in self._nonces
+        found = original(self, one, until)
+        return found + " before" if known else found
 
-    patch.setattr(MemoryLedger, "seen", seen)
+    patch.setattr(MemoryLedger, "_first", first)
+
+
+# What was used is billed
+
+
+@clause
+def parts_done_before_a_verdict_are_billed(patch: Patch) -> None:
+    """A verdict forgets the outcomes before it."""
+    original = merger.answer_verdict
+    patch.setattr(merger, "answer_verdict", lambda partition, verdict, now, _: original(partition, verdict, now))
+
+
+@clause
+def a_part_is_billed_once(patch: Patch) -> None:
+    """By its outcome and by what the scheduler had heard of it."""
+    original = merger.answer_verdict
+
+    def answer(partition: int, verdict: Any, now: float, outcomes: Sequence[Any]) -> Any:
+        others = []
+        for outcome in outcomes:
+            task = outcome.task
+            others.append(msgspec.structs.replace(outcome, task=Task(partition, task.s, task.part + 1000, task.epoch)))
+        return original(partition, verdict, now, others)
+
+    patch.setattr(merger, "answer_verdict", answer)
 
 
 # Devices that hang

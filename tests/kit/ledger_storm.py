@@ -16,7 +16,7 @@ from llmos.infra.ledger.port import Hold, Lease
 from llmos.schemas.catalog import Quotas
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import LANES
-from tests.kit.ledger_kit import LIMITS, NOTHING, Bench
+from tests.kit.ledger_kit import LIMITS, NOTHING, Bench, seen, take
 
 TERMS = (5, 6)
 LEASE_SECONDS = 60.0
@@ -110,7 +110,7 @@ class _Storm:
         scheduler.written = dict(scheduler.live)
 
     async def _hold(self, number: int) -> None:
-        (*held,) = await self.bench.ledger.hold([_credit(number)], LIMITS, 60.0, QUOTAS)
+        (*held,) = await take(self.bench.ledger, [_credit(number)], LIMITS, 60.0, QUOTAS)
         if held and isinstance(held[0], str):
             self.held.add(number)
 
@@ -119,7 +119,7 @@ class _Storm:
 
     async def _seen(self, number: int, origin: int) -> None:
         """The same nonce from several places: none but the first passes, until the ledger was emptied or time went by."""
-        (first,) = await self.bench.ledger.seen([(f"acme:{number}", str(origin))], 60.0)
+        (first,) = await seen(self.bench.ledger, [(f"acme:{number}", str(origin))], 60.0)
         expected = self.nonces.setdefault(number, origin)
         if self.sure:
             assert first == (None if expected == origin else str(expected))

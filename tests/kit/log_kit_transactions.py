@@ -101,7 +101,7 @@ class TransactorKit:
         await transactor.transact({A0: outs("0"), small: outs("0")})
         with pytest.raises(Unwritable) as refused:
             await transactor.transact({A0: outs("lost"), place: batch})
-        assert refused.value.place == place
+        assert list(refused.value.refusals) == [place]
         await transactor.transact({A0: outs("1"), small: outs("1")})
         assert values(await everything(log, A0)) == ["0", "1"]
         assert values(await everything(log, small)) == ["0", "1"]

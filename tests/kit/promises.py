@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -16,9 +16,12 @@ from llmos.schemas.control import CONTROL, Cancel
 from llmos.schemas.dead import DEAD
 from llmos.schemas.errors import RecordError
 from llmos.schemas.ids import job_id
+from llmos.schemas.partials import PARTIALS
 from llmos.schemas.requests import REQUESTS, Request
 from llmos.schemas.results import RESULTS, USAGE, Answer, Receipt
 from llmos.schemas.tasks import EchoInput, EchoOutput
+from llmos.schemas.telemetry import TELEMETRY
+from tests.kit.billing import Bills, unfair, words_of
 
 Origin = tuple[str, int, int]
 _ACCEPTED = frozenset({"completed", "failed", "cancelled", "expired"})
@@ -50,6 +53,13 @@ class Ledger:
             for message in (CONTROL.decode(r.value) for r in _visible(broker, topics.CONTROL))
             if isinstance(message, Cancel)
         ]
+        self.bills = Bills(
+            {
+                partition: [PARTIALS.decode(entry.record.value) for entry in stored]
+                for partition, stored in broker.dump(topics.PARTIALS).items()
+            }
+        )
+        self.words = words_of(TELEMETRY.decode(r.value) for r in _visible(broker, topics.TELEMETRY))
 
     def missing(self) -> set[Origin]:
         """Submissions without an answer."""
@@ -64,6 +74,7 @@ class Ledger:
             *self._right(),
             *self._keys(),
             *self._cancels(),
+            *self._bills(),
         ]
 
     def _exactly_once(self) -> Iterable[str]:
@@ -134,6 +145,9 @@ class Ledger:
                 yield f"{_origin(answer)} was cancelled and nobody asked for it"
             if request.request_id.startswith("cancelled-before") and answer.status != "cancelled":
                 yield f"{_origin(answer)} was cancelled before it came and is {answer.status}"
+
+    def _bills(self) -> Iterator[str]:
+        yield from unfair(self.answers, self.receipts, self.requests, self.bills, self.words)
 
 
 def _copies(requests: dict[Origin, Request]) -> set[Origin]:

@@ -14,8 +14,8 @@ from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import mac
 from llmos.schemas.admitted import Admitted
 from llmos.schemas.base import MSGPACK
-from llmos.schemas.job import Head, Lane
-from llmos.schemas.requests import Request, signed_bytes
+from llmos.schemas.job import Head, Lane, default_events
+from llmos.schemas.requests import Request, metadata_bytes, signed_bytes
 from llmos.schemas.results import Answer
 from tests.kit.bench import KEYS, head
 
@@ -60,7 +60,12 @@ def admitted_of(request: Request, offset: int = 0, lane: Lane = "standard", **fi
         "model_name": request.model,
         "reply_key": request.reply_key,
         "reply_to": request.reply_to,
+        "events": request.events or default_events(lane),
+        "priority": request.priority,
+        "sealed": request.sealed,
     }
+    if request.timeout is not None:
+        own["timeout"] = request.timeout
     found: Head = head(offset=offset, **(own | fields))
     return Admitted(
         head=found,
@@ -68,5 +73,5 @@ def admitted_of(request: Request, offset: int = 0, lane: Lane = "standard", **fi
         encoding=MSGPACK,
         sealed=request.sealed,
         crc32c=request.crc32c,
-        metadata_digest=bound.extra,
+        metadata=metadata_bytes(request, lane),
     )

@@ -11,6 +11,7 @@ from random import Random
 import msgspec
 
 from llmos.infra.crypto.keyring import Keyring, SystemKeys
+from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.crypto.secrets import new_secret, wrap_secret
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.log.memory import Crashed, Fate, MemoryBroker, MemoryLog, RandomFaults
@@ -46,7 +47,9 @@ from llmos.services.worker.runners.events import (
     TaskBroke,
     TaskEnded,
     TaskName,
+    TaskStopped,
 )
+from tests.kit.billing import price
 
 TENANTS = ("demo", "acme", "globex")
 HUNG_STEP_SECONDS = 1.5
@@ -113,6 +116,7 @@ class EmulatedEngine:
             return
         loop = asyncio.get_running_loop()
         self._timers[assignment.name] = loop.call_later(self._random.expovariate(10.0), self._end, assignment)
+        self._meter.using(assignment.name).tokens_in = sum(map(price, items_of(assignment.input.text)))
         self._deliver([Began(assignment.name)])
 
     def stop(self, name: TaskName) -> None:
@@ -120,6 +124,7 @@ class EmulatedEngine:
         timer = self._timers.pop(name, None)
         if timer is not None:
             timer.cancel()
+            self._deliver([TaskStopped(name, self._meter.let_go(name))])
 
     def order(self, order: ModelOrder | Pins) -> None:
         """It has no models."""
@@ -133,11 +138,14 @@ class EmulatedEngine:
         del self._timers[assignment.name]
         if self._random.random() < self._breaks:
             problem = ModelUnavailable(model="none", device="emulated", problem="emulated")
-            self._deliver([TaskBroke(assignment.name, problem)])
+            self._deliver([TaskBroke(assignment.name, problem, self._meter.let_go(assignment.name))])
             return
+        self._meter.let_go(assignment.name)
         self._meter.tasks["", "echo"] += 1
-        outputs = [msgspec.msgpack.encode(EchoOutput(text=text)) for text in items_of(assignment.input.text)]
-        items = [ItemEnded(assignment.name, i, output, None, 0, 0) for i, output in enumerate(outputs)]
+        items = []
+        for i, text in enumerate(items_of(assignment.input.text)):
+            output = msgspec.msgpack.encode(EchoOutput(text=text))
+            items.append(ItemEnded(assignment.name, i, output, None, price(text), price(text)))
         self._deliver([*items, TaskEnded(assignment.name, 0.01)])
 
 
@@ -200,7 +208,7 @@ class World:
                 name=name, plaintext="allow", mac="optional", wrapped_secret=wrapped, key_id=key_id,
                 reply_prefixes=["reply."],
             )  # fmt: skip
-            records.append(Out(name.encode(), encode(tenant)))
+            records.append(Out(name.encode(), encode(sealed_row(self.keyring, tenant))))
         await log.emit(Place(topics.TENANTS, 0), records)
 
     def start_all(self, instances: int = 1, devices: int = 2, verify_body: Body = _verify) -> None:

@@ -3,7 +3,8 @@
 Rooms:
 
 - `connection`: `KafkaLog`, a service's connection: it emits, and makes readers and transactors.
-- `reader`: a consumer with places assigned by hand. `transactor`: a transactional producer.
+- `reader`: reads places assigned by hand. `consumption`: one consumer of it, for what is committed or for whatever lies there.
+- `transactor`: a transactional producer. `deliveries`: what it sends, awaited, and who holds it up.
 - `queries`: partitions, offsets, commits. `creation`: makes topics.
 - `batches`: fills batches. `clients`: aiokafka's clients with our options, started and stopped within a time.
 - `names`: the prefix. `errors`: what each of aiokafka's errors means to us.

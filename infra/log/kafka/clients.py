@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import ProducerClosed
 
 from llmos.infra.log.kafka.errors import RAISED, describe
 from llmos.infra.log.sizes import BATCH_BYTES, SLACK_BYTES
@@ -18,6 +19,8 @@ log = structlog.get_logger()
 
 STOP_SECONDS = 5.0
 """`stop` of aiokafka waits through an outage of the broker; we do not."""
+CUT_SECONDS = 1.0
+"""What requests on their way get to come back, when nothing more is to be sent."""
 RETRY_SECONDS = 0.05
 """Between two tries of a question."""
 _PRODUCER: dict[str, Any] = {
@@ -61,14 +64,17 @@ class Clients:
             retry_backoff_ms=5,  # the default, 100, is what a start after a crash would wait for the old one's end
         )
 
-    def consumer(self, group: str | None) -> Any:
-        """A reader's consumer: places by hand, committed records only, nothing reset by itself."""
+    def consumer(self, group: str | None, *, committed: bool) -> Any:
+        """A reader's consumer: places by hand, nothing reset by itself.
+
+        `committed`: it stops at the first open transaction and leaves out aborted ones; else it reads all that lies there.
+        """
         return AIOKafkaConsumer(
             **self._common,
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
-            isolation_level="read_committed",
+            isolation_level="read_committed" if committed else "read_uncommitted",
             max_partition_fetch_bytes=RECORD_BYTES + SLACK_BYTES,
         )
 
@@ -102,6 +108,19 @@ async def stop_producer(producer: Any) -> None:
             sender.cancel()
         await _bounded("producer's connections", producer.client.close())
     _hear(producer)
+
+
+async def cut_producer(producer: Any) -> None:
+    """Ends a producer's sending at once: what has not left it is never sent. `stop_producer` is still to be called."""
+    sender = producer._sender.sender_task
+    for _ in range(2):  # at the first it waits for requests on their way, at the second it lets go of them
+        sender.cancel()
+        await asyncio.wait([sender], timeout=CUT_SECONDS)
+    accumulator = producer._message_accumulator
+    unsent = [*(batch for batches in accumulator._batches.values() for batch in batches), *accumulator._pending_batches]
+    accumulator.fail_all(ProducerClosed())
+    for batch in unsent:
+        batch.future.exception()  # whoever waited for it may have gone
 
 
 def _hear(producer: Any) -> None:

@@ -13,16 +13,16 @@ from llmos.schemas.errors import Ambiguous
 FENCED: frozenset[type[Exception]] = frozenset({kafka.ProducerFenced, kafka.InvalidProducerEpoch})
 """A newer producer of the same transactional id exists (or the broker ended the transaction): nothing became visible."""
 
-UNWRITABLE: frozenset[type[Exception]] = frozenset(
-    {
-        kafka.InvalidTopicError,
-        kafka.InvalidTimestampError,
-        kafka.MessageSizeTooLargeError,
-        kafka.RecordListTooLargeError,
-        kafka.TopicAuthorizationFailedError,
-        kafka.UnsupportedForMessageFormatError,
-    }
+UNWRITABLE_RECORDS: frozenset[type[Exception]] = frozenset(
+    {kafka.InvalidTimestampError, kafka.MessageSizeTooLargeError, kafka.RecordListTooLargeError}
 )
+"""The broker refuses one of these records for this topic, and will refuse it again; it may take the others."""
+
+UNWRITABLE: frozenset[type[Exception]] = UNWRITABLE_RECORDS | {
+    kafka.InvalidTopicError,
+    kafka.TopicAuthorizationFailedError,
+    kafka.UnsupportedForMessageFormatError,
+}
 """The broker refuses these records for this topic, and will refuse them again."""
 
 OUT_OF_RANGE: frozenset[type[Exception]] = frozenset({kafka.OffsetOutOfRangeError})

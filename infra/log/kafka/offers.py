@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -19,34 +20,60 @@ OFFER_SECONDS = 2.0
 
 
 class Offers:
-    """A producer of its own, replaced after every failure: a topic that was deleted hangs a producer, not a service."""
+    """A producer of its own, replaced after every failure: a topic that was deleted hangs a producer, not a service.
+
+    Offers run side by side; those that share a producer with one that failed keep it until they have ended.
+    """
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
-        self._producer: Any = None
+        self._current: _Shared | None = None
+        self._starting = asyncio.Lock()
 
     async def offer(self, place: Place, topic: str, records: Sequence[Out]) -> bool:
         """Whether the records, in order, are in the log; `topic` is the name on the wire."""
+        shared: _Shared | None = None
         try:
             async with asyncio.timeout(OFFER_SECONDS):
-                await self._write(topic, place.partition, records)
+                shared = await self._begun()
+                await _write(shared.producer, topic, place.partition, records)
         except RAISED as problem:
             log.warning("offer_dropped", topic=place.topic, records=len(records), problem=describe(problem))
-            await self.close()
+            if shared is not None and shared is self._current:
+                self._current = None
             return False
+        finally:
+            if shared is not None:
+                shared.users -= 1
+                if shared.users == 0 and shared is not self._current:
+                    await stop_producer(shared.producer)
         return True
 
-    async def _write(self, topic: str, partition: int, records: Sequence[Out]) -> None:
-        if self._producer is None:
-            self._producer = self._clients.producer()
-            await self._producer.start()
-        start = 0
-        while start < len(records):
-            batch, start = fill(self._producer, records, start)
-            await (await self._producer.send_batch(batch, topic, partition=partition))
+    async def _begun(self) -> _Shared:
+        """The producer to use now, with one user more."""
+        async with self._starting:
+            if self._current is None:
+                producer = self._clients.producer()
+                await producer.start()
+                self._current = _Shared(producer)
+        self._current.users += 1
+        return self._current
 
     async def close(self) -> None:
         """Ends the producer; bounded in time."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await stop_producer(producer)
+        shared, self._current = self._current, None
+        if shared is not None and shared.users == 0:
+            await stop_producer(shared.producer)  # else whoever uses it last does
+
+
+@dataclass(slots=True, eq=False)
+class _Shared:
+    producer: Any
+    users: int = 0
+
+
+async def _write(producer: Any, topic: str, partition: int, records: Sequence[Out]) -> None:
+    start = 0
+    while start < len(records):
+        batch, start = fill(producer, records, start)
+        await (await producer.send_batch(batch, topic, partition=partition))

@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 
 from aiokafka import errors as kafka
 from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.producer.transaction_manager import TransactionResult
 from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.transaction import EndTxnRequest
 
 from llmos.infra.log.kafka.clients import RETRY_SECONDS, Clients, stop_client, stop_consumer
-from llmos.infra.log.kafka.errors import BUSY, RAISED, ambiguous, describe
+from llmos.infra.log.kafka.errors import BUSY, FENCED, RAISED, ambiguous, describe
 from llmos.infra.log.kafka.names import Names
 from llmos.infra.log.port import Commit, Place
 from llmos.schemas.errors import Ambiguous
@@ -114,6 +116,31 @@ class Queries:
                 _raise_for(code)
                 found[topic, partition] = None if offset < 0 else Commit(offset, metadata or "")
         return {place: found[self._names.wire(place.topic), place.partition] for place in places}
+
+    async def abort(self, name: str, producer_id: int, epoch: int) -> bool:
+        """Aborts what a producer left open, in its name; False where a newer one of the name was initialised.
+
+        Beside the producer, which may be hanging in what is to be aborted.
+        """
+        return await self._ask(
+            f"aborting a transaction of {name}", lambda: self._abort(self._names.wire(name), producer_id, epoch)
+        )
+
+    async def _abort(self, name: str, producer_id: int, epoch: int) -> bool:
+        node = await self._client.coordinator_lookup(CoordinationType.TRANSACTION, name)
+        request = EndTxnRequest(
+            transactional_id=name,
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            transaction_result=TransactionResult.ABORT,
+        )
+        response = await self._client.send(node, request, group=ConnectionGroup.COORDINATION)
+        error = kafka.for_code(response.error_code)
+        if error in FENCED or error is kafka.InvalidProducerIdMapping:
+            return False
+        if error is not kafka.InvalidTxnState:  # nothing was open: the broker looks at the epoch first
+            _raise_for(response.error_code)
+        return True
 
     async def _ask(self, operation: str, question: Callable[[], Awaitable[T]]) -> T:
         last: Exception | None = None

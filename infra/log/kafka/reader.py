@@ -1,4 +1,7 @@
-"""A reader over Kafka: one consumer, places assigned by hand, committed records only."""
+"""A reader over Kafka: places assigned by hand, each read as deep as its topic asks (`in_transactions`).
+
+How deep a consumer reads is one setting for all its places, so a reader of both kinds of topics has two, read in turn.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import structlog
-from aiokafka import OffsetAndMetadata, TopicPartition
-from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
+from aiokafka import TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
-from llmos.infra.log.kafka.clients import STOP_SECONDS, Clients, stop_consumer
+from llmos.infra.log.kafka.clients import Clients
+from llmos.infra.log.kafka.consumption import Consumption, Fetched
 from llmos.infra.log.kafka.errors import RAISED, ambiguous
-from llmos.infra.log.kafka.lenient import read_leniently
 from llmos.infra.log.kafka.names import Names
 from llmos.infra.log.port import Commit, Place, Record
 from llmos.schemas.errors import PositionLost
-
-log = structlog.get_logger()
+from llmos.schemas.topics import in_transactions
 
 
 class KafkaReader:
@@ -32,107 +33,82 @@ class KafkaReader:
         self._group = group
         self._closed = closed
         self._seconds = clients.settings.request_seconds
-        self._consumer: Any = None
-        self._positions: dict[Place, int] = {}
-        self._assigned: set[Place] = set()
-        """What the consumer knows of."""
+        self._consumptions: dict[bool, Consumption] = {}
+        """By whether they read what is committed only."""
+        self._of: dict[Place, Consumption] = {}
         self._paused: set[Place] = set()
-        self._served: set[TopicPartition] = set()
-        """Places that filled the last read; the others come first in the next."""
+        self._turn = 0
 
     def assign(self, starts: Mapping[Place, int]) -> None:
         """Adds places, to be read from the given offsets."""
-        self._positions.update(starts)
         self._paused.difference_update(starts)
-        if self._consumer is not None:
-            self._tell(starts)
-
-    def _tell(self, changed: Iterable[Place]) -> None:
-        """Gives the consumer the assignment; aiokafka forgets all positions when it changes."""
-        partition = self._names.partition
-        if not self._positions:
-            return
-        if self._assigned != self._positions.keys():
-            self._consumer.assign([partition(place) for place in self._positions])
-            self._assigned = set(self._positions)
-            changed = self._positions
-        for place in changed:
-            self._consumer.seek(partition(place), self._positions[place])
-
-    async def _started(self) -> Any:
-        """The consumer, made and connected at the first use."""
-        if self._consumer is None:
-            consumer = self._clients.consumer(None if self._group is None else self._names.wire(self._group))
-            starting = asyncio.ensure_future(consumer.start())
-            started = False
-            try:
-                async with asyncio.timeout(self._seconds):
-                    await asyncio.shield(starting)
-                started = True
-            finally:
-                if not started:
-                    # Cancelled in the middle, aiokafka forgets connections that are half made: it ends first.
-                    await asyncio.wait([starting], timeout=STOP_SECONDS)
-                    if not starting.cancel() and not starting.cancelled():
-                        starting.exception()  # told already where it was the reason
-                    await stop_consumer(consumer)
-            self._consumer = consumer
-            self._tell(self._positions)
-        return self._consumer
+        by_kind: dict[bool, dict[Place, int]] = {}
+        for place, offset in starts.items():
+            by_kind.setdefault(in_transactions(place.topic), {})[place] = offset
+        for committed, places in by_kind.items():
+            consumption = self._consumptions.get(committed)
+            if consumption is None:
+                consumption = Consumption(self._clients, self._names, self._group, committed=committed)
+                self._consumptions[committed] = consumption
+            consumption.assign(places)
+            self._of.update(dict.fromkeys(places, consumption))
 
     async def read(self, timeout: float, max_records: int = 2000) -> dict[Place, list[Record]]:
         """What is there of the places not paused; waits at most `timeout` seconds for the first record.
 
         Raises:
             PositionLost: a position lies outside of the log.
-            Ambiguous: the consumer failed, or this reader is closed.
+            Ambiguous: a consumer failed, or this reader is closed.
         """
         try:
             fetched = await self._fetch(timeout, max_records)
         except OffsetOutOfRangeError as error:
             raise await self._out_of_range(error) from None
-        except (UnicodeDecodeError, CorruptRecordException) as error:
-            if not read_leniently():
-                raise ambiguous("reading", error) from error
-            log.warning("record_names_unreadable", problem=str(error))
-            await self._begin_anew()
-            return {}
         except RAISED as error:
             raise ambiguous("reading", error) from error
-        # After `getmany` positions are past what transactions leave in the log, also where no record came.
-        for place in self._positions:
-            self._positions[place] = await self._consumer.position(self._names.partition(place))
         return {self._names.place(tp): self._records(tp, found) for tp, found in fetched.items()}
 
-    async def _begin_anew(self) -> None:
-        """A new consumer at the positions reached: the old one has lost its place in the batch it could not read."""
-        consumer, self._consumer = self._consumer, None
-        self._assigned = set()
-        self._served = set()
-        await stop_consumer(consumer)
-
-    async def _fetch(self, timeout: float, max_records: int) -> dict[TopicPartition, list[Any]]:
-        consumer = await self._started()
-        active = [self._names.partition(place) for place in self._positions if place not in self._paused]
+    async def _fetch(self, timeout: float, max_records: int) -> Fetched:
+        active = [one for one in self._consumptions.values() if not self._paused.issuperset(one.positions)]
         if not active:
             await asyncio.sleep(timeout)
             return {}
         if timeout <= 0:
-            await asyncio.sleep(0)  # lets the fetcher have its turn, where the caller never waits
-        # Places that we left out keep what was fetched ahead; aiokafka's own `pause` would drop it.
-        chosen = active if self._paused else []
-        fetched: dict[TopicPartition, list[Any]] = {}
-        behind = [tp for tp in active if tp not in self._served] if self._served else []
-        if behind:
-            fetched = await consumer.getmany(*behind, timeout_ms=0, max_records=max_records)
-        room = max_records - sum(map(len, fetched.values()))
-        if room:
-            more = await consumer.getmany(*chosen, timeout_ms=0 if fetched else timeout * 1000, max_records=room)
-            for tp, records in more.items():
-                fetched.setdefault(tp, []).extend(records)
-            room -= sum(map(len, more.values()))
-        self._served = set() if room else set(fetched)
-        return fetched
+            await asyncio.sleep(0)  # lets the fetchers have their turn, where the caller never waits
+        if len(active) == 1:
+            return await active[0].fetch(self._paused, max(timeout, 0.0), max_records)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        found = await self._look(active, max_records)
+        while not found and (left := deadline - loop.time()) > 0:
+            news = [one.news() for one in active]
+            try:
+                # Once more, as what came between the look and now wakes nobody.
+                found = await self._look(active, max_records)
+                if not found:
+                    done, _ = await asyncio.wait(news, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    for one in done:
+                        one.result()  # errors of the group's coordinator come this way
+                    found = await self._look(active, max_records)
+            finally:
+                for one in news:
+                    one.cancel()
+        return found
+
+    async def _look(self, active: list[Consumption], room: int) -> Fetched:
+        """What both have, without waiting; each is first in turn, as the first may leave no room."""
+        self._turn += 1
+        found: Fetched = {}
+        for consumption in active if self._turn % 2 else reversed(active):
+            try:
+                found |= await consumption.fetch(self._paused, 0.0, room - sum(map(len, found.values())))
+            except RAISED:
+                if not found:
+                    raise
+                return found  # the next read raises it again; these records are on nobody's way any more
+            if sum(map(len, found.values())) >= room:
+                break
+        return found
 
     def _records(self, tp: TopicPartition, found: list[Any]) -> list[Record]:
         place = self._names.place(tp)
@@ -146,22 +122,18 @@ class KafkaReader:
         place = self._names.place(tp)
         try:
             async with asyncio.timeout(self._seconds):
-                begin = (await self._consumer.beginning_offsets([tp]))[tp]
-                end = (await self._consumer.end_offsets([tp]))[tp]
+                begin, end = await self._of[place].bounds(tp)
         except RAISED as failure:
             raise ambiguous(f"asking where {place.topic}[{place.partition}] begins and ends", failure) from failure
         return PositionLost(offset=offset, place=f"{place.topic}[{place.partition}]", begin=begin, end=end)
 
     def position(self, place: Place) -> int:
         """The offset from which the next `read` goes on."""
-        return self._positions[place]
+        return self._of[place].positions[place]
 
     def seek(self, place: Place, offset: int) -> None:
         """The next `read` of `place` begins at `offset`; what was fetched ahead is forgotten."""
-        self._positions[place]  # KeyError where it is not assigned
-        self._positions[place] = offset
-        if self._consumer is not None:
-            self._tell([place])
+        self._of[place].assign({place: offset})  # KeyError where it is not assigned
 
     def pause(self, places: Iterable[Place]) -> None:
         """`read` leaves these out; what was fetched ahead is kept."""
@@ -175,24 +147,29 @@ class KafkaReader:
         """Commits under the reader's group.
 
         Raises:
-            Ambiguous: it failed, or took longer than a request may.
+            Ambiguous: it failed, took longer than a request may, or a place is not assigned.
             ValueError: the reader has no group.
         """
         if self._group is None:
             raise ValueError("a reader without a group cannot commit")
-        offsets = {self._names.partition(place): OffsetAndMetadata(*commit) for place, commit in commits.items()}
+        operation = f"committing offsets of {self._group}"
+        by_consumption: dict[Consumption, dict[Place, Commit]] = {}
+        for place, commit in commits.items():
+            consumption = self._of.get(place)
+            if consumption is None:
+                raise ambiguous(operation, ValueError(f"{place} is not assigned"))
+            by_consumption.setdefault(consumption, {})[place] = commit
         try:
-            consumer = await self._started()
             async with asyncio.timeout(self._seconds):
-                await consumer.commit(offsets)
+                for consumption, part in by_consumption.items():
+                    await consumption.commit(part)
         except RAISED as error:
-            raise ambiguous(f"committing offsets of {self._group}", error) from error
+            raise ambiguous(operation, error) from error
 
     async def close(self) -> None:
         """Ends fetching; bounded in time."""
         self._closed(self)
-        if self._consumer is not None:
-            await stop_consumer(self._consumer)
+        await asyncio.gather(*(one.close() for one in self._consumptions.values()))
 
 
 def _headers(headers: Iterable[tuple[str, bytes | None]]) -> tuple[tuple[str, bytes], ...]:

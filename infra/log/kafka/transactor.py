@@ -9,14 +9,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from llmos.infra.log.kafka.batches import fill
-from llmos.infra.log.kafka.clients import STOP_SECONDS, Clients, stop_producer
-from llmos.infra.log.kafka.errors import FENCED, RAISED, UNWRITABLE, ambiguous, describe
+from aiokafka.errors import UnknownTopicOrPartitionError
+
+from llmos.infra.log.kafka.clients import STOP_SECONDS, Clients, cut_producer, stop_producer
+from llmos.infra.log.kafka.deliveries import deliver
+from llmos.infra.log.kafka.errors import FENCED, RAISED, ambiguous, describe
 from llmos.infra.log.kafka.names import Names
 from llmos.infra.log.kafka.queries import Queries
-from llmos.infra.log.port import Out, Place, Unwritable
+from llmos.infra.log.port import COPY_SECONDS, Out, Place, Refusal, Unwritable
 from llmos.infra.log.sizes import excess
 from llmos.schemas.errors import Ambiguous, Fenced
+from llmos.schemas.topics import of_others
 
 
 class KafkaTransactor:
@@ -64,7 +67,7 @@ class KafkaTransactor:
 
         Raises:
             Fenced: a newer transactor of this name exists; nothing was written.
-            Unwritable: one place refuses its records; nothing was written, go on without.
+            Unwritable: places refuse their records, or have not taken them in time; nothing was written, go on without.
             Ambiguous: nobody knows; from then on always.
         """
         if self._running is not None:
@@ -129,59 +132,56 @@ class KafkaTransactor:
 
     async def _check(self, batches: Mapping[Place, Sequence[Out]]) -> None:
         """Refuses what can be refused before anything is begun. Raises `Unwritable`."""
+        refusals: dict[Place, Refusal] = {}
         for place, outs in batches.items():
             if (problem := excess(outs)) is not None:
-                raise Unwritable(place, problem)
-            if place in self._known:
-                continue
-            partitions = await self._queries.partitions(place.topic)
-            if partitions is None:
-                raise Unwritable(place, "there is no such topic")
-            if place.partition >= partitions:
-                raise Unwritable(place, f"the topic has {partitions} partitions")
-            await self._producer.partitions_for(self._names.wire(place.topic))
-            self._known.add(place)
+                refusals[place] = Refusal(problem, whole=False)
+            elif place not in self._known:
+                if (problem := await self._unknown(place)) is not None:
+                    refusals[place] = Refusal(problem, whole=True)
+                else:
+                    self._known.add(place)
+        if refusals:
+            raise Unwritable(refusals)
+
+    async def _unknown(self, place: Place) -> str | None:
+        """Lets the producer hear of a place; why it cannot."""
+        partitions = await self._queries.partitions(place.topic)
+        if partitions is None:
+            return "there is no such topic"
+        if place.partition >= partitions:
+            return f"the topic has {partitions} partitions"
+        try:
+            async with asyncio.timeout(COPY_SECONDS if of_others(place.topic) else None):
+                await self._producer.partitions_for(self._names.wire(place.topic))
+        except (TimeoutError, UnknownTopicOrPartitionError) as error:
+            if not of_others(place.topic):
+                raise
+            return describe(error)  # it was deleted since the question before
+        return None
 
     async def _deliver(self, batches: Mapping[Place, Sequence[Out]]) -> dict[Place, int]:
-        """Sends and awaits every delivery: a commit or abort sent earlier would wait 100 ms for them.
-
-        Raises:
-            Unwritable: a place refused; the transaction is aborted and the producer replaced.
-        """
-        deliveries: list[tuple[Place, Any]] = []
-        for place, outs in batches.items():
-            topic = self._names.wire(place.topic)
-            sent = 0
-            while sent < len(outs):
-                batch, sent = fill(self._producer, outs, sent)
-                deliveries.append((place, await self._producer.send_batch(batch, topic, partition=place.partition)))
-        results = await asyncio.gather(*(delivery for _, delivery in deliveries), return_exceptions=True)
-        firsts: dict[Place, int] = {}
-        refused: Unwritable | None = None
-        for (place, _), result in zip(deliveries, results, strict=True):
-            if isinstance(result, BaseException):
-                if type(result) not in UNWRITABLE:
-                    raise result
-                refused = refused or Unwritable(place, describe(result))
-            elif result is None or result.offset < 0:
-                raise Ambiguous(operation=f"transaction of {self._name}", problem="a delivery has no offset")
-            else:
-                firsts.setdefault(place, result.offset)
-        if refused is not None:
+        """Raises `Unwritable`: the transaction is aborted and the producer replaced."""
+        firsts, refusals = await deliver(self._producer, self._names.wire, self._queries, batches, self._seconds)
+        if refusals:
             await self._replace()
-            raise refused
+            raise Unwritable(refusals)
         return firsts
 
     async def _replace(self) -> None:
-        """Aborts, and initialises the same name anew: this producer's sequence numbers have a gap where a batch failed.
+        """Aborts, and initialises the same name anew: this producer's sequence numbers have a gap where a batch failed,
+        or it hangs in one that nobody takes.
 
         Raises:
             Fenced: another was initialised between the two; what this one knows of the log is out of date.
         """
         old = self._producer
-        await old.abort_transaction()
         before = old._txn_manager._pid_and_epoch
+        await cut_producer(old)
+        current = await self._queries.abort(self._name, before.pid, before.epoch)
         await stop_producer(old)
+        if not current:
+            raise Fenced(what=f"Transactor {self._name}")
         await self._start()
         after = self._producer._txn_manager._pid_and_epoch
         if (after.pid, after.epoch) != (before.pid, before.epoch + 1):

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 from llmos.infra.log.port import Out, Place, Record, TopicSpec
 from llmos.infra.log.sizes import SLACK_BYTES, size_of
+from llmos.schemas.topics import in_transactions
 
 State = Literal["plain", "open", "committed", "aborted", "marker"]
 
@@ -51,6 +52,8 @@ class Partition:
         self.place = place
         self.spec = spec
         self.begin = 0
+        self._committed = in_transactions(place.topic)
+        """Readers see what is committed only, and stop at open transactions; else they read all that lies there."""
         self._entries: list[_Entry] = []
         self._open: dict[Transaction, int] = {}
         """Transactions without a marker, with the offset of their first record here."""
@@ -64,7 +67,9 @@ class Partition:
 
     @property
     def stable(self) -> int:
-        """Where readers stop: the first record of an open transaction, else the end."""
+        """Where readers stop: where they wait for transactions, at the first record of an open one; else at the end."""
+        if not self._committed:
+            return len(self._entries)
         return min(self._open.values(), default=len(self._entries))
 
     def refusal(self, outs: Sequence[Out]) -> str | None:
@@ -85,7 +90,7 @@ class Partition:
         for offset, (key, value, headers) in enumerate(outs, base):
             record = Record(self.place, offset, timestamp, key, value, tuple(headers))
             self._entries.append(_Entry(record, transaction, client))
-        if transaction is None:
+        if transaction is None or not self._committed:
             self._wake()
         return base
 
@@ -103,7 +108,7 @@ class Partition:
         while position < stable and len(found) < limit:
             entry = self._entries[position]
             position += 1
-            if not entry.marker and (entry.transaction is None or entry.transaction.state == "committed"):
+            if not entry.marker and not self._aborted(entry):
                 found.append(entry.record)
         while position < stable and self._hidden(position):
             position += 1
@@ -111,7 +116,11 @@ class Partition:
 
     def _hidden(self, offset: int) -> bool:
         entry = self._entries[offset]
-        return entry.marker or (entry.transaction is not None and entry.transaction.state == "aborted")
+        return entry.marker or self._aborted(entry)
+
+    def _aborted(self, entry: _Entry) -> bool:
+        """Whether readers leave it out for its transaction's end; below `stable` every transaction has one."""
+        return self._committed and entry.transaction is not None and entry.transaction.state != "committed"
 
     def offset_at(self, time: float) -> int:
         """The first offset, from the first still there on, whose record is no older than `time`; else the end."""

@@ -11,9 +11,10 @@ from llmos.infra.log.memory.life import Crashed, Life
 from llmos.infra.log.memory.state import BrokerState
 from llmos.infra.log.memory.store import Partition, Transaction
 from llmos.infra.log.memory.writes import Refused, Writes
-from llmos.infra.log.port import Out, Place, Unwritable
+from llmos.infra.log.port import COPY_SECONDS, Out, Place, Refusal, Unwritable
 from llmos.infra.log.sizes import excess
 from llmos.schemas.errors import Ambiguous, Fenced
+from llmos.schemas.topics import of_others
 
 
 class MemoryTransactor:
@@ -34,7 +35,7 @@ class MemoryTransactor:
 
         Raises:
             Fenced: a newer transactor of this name exists; nothing was written.
-            Unwritable: one place refuses its records; nothing was written, go on without.
+            Unwritable: places refuse their records, or have not taken them in time; nothing was written, go on without.
             Ambiguous: nobody knows; from then on always.
         """
         await self._life.gate()
@@ -88,16 +89,19 @@ class MemoryTransactor:
 
     def _check(self, batches: dict[Place, list[Out]]) -> dict[Place, Partition]:
         found: dict[Place, Partition] = {}
+        refusals: dict[Place, Refusal] = {}
         for place, outs in batches.items():
-            if (problem := excess(outs)) is not None:
-                raise Unwritable(place, problem)
             partition = self._broker.find(place)
-            if partition is None:
+            if (problem := excess(outs)) is not None:
+                refusals[place] = Refusal(problem, whole=False)
+            elif partition is None:
                 count = self._broker.partitions(place.topic)
-                raise Unwritable(
-                    place, "there is no such topic" if count is None else f"the topic has {count} partitions"
-                )
-            found[place] = partition
+                problem = "there is no such topic" if count is None else f"the topic has {count} partitions"
+                refusals[place] = Refusal(problem, whole=True)
+            else:
+                found[place] = partition
+        if refusals:
+            raise Unwritable(refusals)
         return found
 
     def _begin(self) -> Transaction:
@@ -108,7 +112,7 @@ class MemoryTransactor:
     async def _deliver(
         self, transaction: Transaction, partitions: dict[Place, Partition], batches: dict[Place, list[Out]]
     ) -> dict[Place, int]:
-        """All places side by side; a refusal of one aborts."""
+        """All places side by side; a refusal of one aborts. Raises `Unwritable`."""
         created = self._broker.clock.now()
 
         def append(place: Place, _: Fate) -> int:
@@ -120,22 +124,31 @@ class MemoryTransactor:
                 batches[place], self._client, created, self._broker.clock.now(), transaction
             )
 
-        results = await asyncio.gather(
-            *(self._writes.write("deliver", place, partial(append, place)) for place in batches),
-            return_exceptions=True,
-        )
+        writes = {
+            asyncio.create_task(self._writes.write("deliver", place, partial(append, place))): place
+            for place in batches
+        }
+        try:
+            hung = await _hung(writes)
+        finally:
+            for write in writes:
+                write.cancel()
+            await asyncio.gather(*writes, return_exceptions=True)
         firsts: dict[Place, int] = {}
-        refused: Unwritable | None = None
-        for place, result in zip(batches, results, strict=True):
-            if isinstance(result, Refused) and not result.fenced:
-                refused = refused or Unwritable(place, str(result))
-            elif isinstance(result, BaseException):
-                raise result
+        refusals: dict[Place, Refusal] = {}
+        for write, place in writes.items():
+            error = None if write.cancelled() else write.exception()
+            if place in hung:
+                refusals[place] = hung[place]
+            elif isinstance(error, Refused) and not error.fenced:
+                refusals[place] = Refusal(str(error), whole=False)
+            elif error is not None:
+                raise error
             else:
-                firsts[place] = result
-        if refused is not None:
+                firsts[place] = write.result()
+        if refusals:
             await self._writes.write("end", None, lambda fate: self._abort(transaction, fate))
-            raise refused
+            raise Unwritable(refusals)
         return firsts
 
     def _commit(self, transaction: Transaction, fate: Fate) -> None:
@@ -158,3 +171,15 @@ class MemoryTransactor:
         self._over = self._over or "it is closed"
         if self._running is not None:
             await asyncio.wait([self._running])
+
+
+async def _hung(writes: Mapping[asyncio.Task[int], Place]) -> dict[Place, Refusal]:
+    """Waits until everything is delivered; copies that come too late after what is ours are told as refused."""
+    own = [write for write, place in writes.items() if not of_others(place.topic)]
+    copies = [write for write, place in writes.items() if of_others(place.topic)]
+    if own:
+        await asyncio.wait(own)
+    if not copies:
+        return {}
+    _, late = await asyncio.wait(copies, timeout=COPY_SECONDS)
+    return {writes[write]: Refusal(f"it took nothing for {COPY_SECONDS:g} s", whole=True) for write in late}

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from llmos.schemas.job import Usage
 from llmos.schemas.telemetry import Served
 from llmos.services.worker.runners.events import Assignment, Event, TaskName
 from llmos.services.worker.runners.step_times import StepTimes
@@ -34,6 +35,16 @@ class Runner(Protocol):
 
 Measured = tuple[str, str]
 """Model (identity; empty where the kind needs none) and kind."""
+
+
+@dataclass(slots=True)
+class Used:
+    """What an attempt has used so far: counters, written by the engine thread, read by the event loop."""
+
+    tokens_in: int = 0
+    """Of prompts whose prefill has begun."""
+    tokens_out: int = 0
+    device_seconds: float = 0.0
 
 
 def _seconds() -> defaultdict[Measured, float]:
@@ -72,6 +83,22 @@ class Meter:
     step_limit_seconds: float = 0.0
     """A step that runs for longer is hung, by what such steps took so far; 0: unknown."""
     step_times: StepTimes = field(default_factory=StepTimes)
+    used: dict[TaskName, Used] = field(default_factory=dict)
+    """By attempt, of those that the runners have."""
+
+    def using(self, name: TaskName) -> Used:
+        """Counters for an attempt that begins."""
+        used = self.used[name] = Used()
+        return used
+
+    def let_go(self, name: TaskName) -> Usage:
+        """The attempt is over: what it used, whose counters are dropped."""
+        used = self.used.pop(name, None)
+        return (
+            Usage()
+            if used is None
+            else Usage(tokens_in=used.tokens_in, tokens_out=used.tokens_out, device_seconds=used.device_seconds)
+        )
 
     @property
     def step_seconds(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import NamedTuple
 
 import msgspec
@@ -97,9 +98,15 @@ class EmbedRunner:
         texts = [text for task in batch for text in task.texts]
         began = time.perf_counter()
         tokens = _counts(encoder, texts)
+        each = iter(tokens)
+        used = [self._meter.using(task.assignment.name) for task in batch]
+        for task, own_use in zip(batch, used, strict=True):
+            own_use.tokens_in = sum(islice(each, len(task.texts)))
         with self._meter.device_step(*key, work=sum(tokens)):
             vectors = _vectors(encoder, texts)
         seconds = time.perf_counter() - began
+        for task, own_use in zip(batch, used, strict=True):
+            own_use.device_seconds = seconds * len(task.texts) / len(texts)
         self._meter.tasks[key] += len(batch)
         self._meter.busy_seconds[key] += seconds
         self._meter.tokens_in[key] += sum(tokens)

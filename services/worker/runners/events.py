@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from llmos.schemas.errors import LlmosError
+from llmos.schemas.job import Usage
 
 TaskName = tuple[int, int, int, int]
 """Partition, s, part, epoch: one attempt, so that what an older one still says is not taken for the new one's word."""
@@ -95,19 +96,30 @@ class TaskEnded(NamedTuple):
 
 
 class TaskBroke(NamedTuple):
-    """The attempt failed as a whole."""
+    """The attempt failed as a whole; `used`: what it had used, filled in by the crew."""
 
     name: TaskName
     error: LlmosError
+    used: Usage = Usage()
 
 
 class TaskExpired(NamedTuple):
     """Its deadline passed: it was stopped, and the scheduler answers it."""
 
     name: TaskName
+    used: Usage = Usage()
 
 
-Event = Began | Waiting | Loading | ModelsChanged | TaskExpired | Produced | ItemEnded | TaskEnded | TaskBroke
+class TaskStopped(NamedTuple):
+    """It was stopped because the loop said so: what it had used."""
+
+    name: TaskName
+    used: Usage
+
+
+Event = (
+    Began | Waiting | Loading | ModelsChanged | TaskExpired | TaskStopped | Produced | ItemEnded | TaskEnded | TaskBroke
+)
 
 
 def all_failed(name: TaskName, items: int, error: LlmosError) -> list[Event]:

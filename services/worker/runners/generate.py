@@ -13,7 +13,7 @@ from llmos.pipelines.engine.sequences import Event as Step
 from llmos.pipelines.kinds.generate import prompts_of
 from llmos.schemas.errors import LlmosError, ModelUnavailable
 from llmos.schemas.tasks import GenerateInput, GenerateOutput, TokenLogprob
-from llmos.services.worker.runners.base import Meter
+from llmos.services.worker.runners.base import Meter, Used
 from llmos.services.worker.runners.classify import classify, mends
 from llmos.services.worker.runners.events import (
     Assignment,
@@ -52,13 +52,13 @@ class _Task:
     waiting: list[int]
     """Items that are not in yet, in order."""
     open_items: int
+    used: Used
     openings: dict[int, Opening] = field(default_factory=dict)
     """By prompt; of those whose items are next."""
     outputs: defaultdict[int, _Output] = field(default_factory=lambda: defaultdict(_Output))
     began: bool = False
     blocked_at: float | None = None
     """Since when there is no memory for its next item, by the meter's clock."""
-    device_seconds: float = 0.0
     precision: str = ""
     """Of its model, once that is there."""
 
@@ -88,7 +88,7 @@ class GenerateRunner:
     def start(self, assignment: Assignment) -> None:
         """A task joins; its items wait for room."""
         items = len(prompts_of(assignment.input)) * assignment.input.n
-        self._tasks[assignment.name] = _Task(assignment, list(range(items)), items)
+        self._tasks[assignment.name] = _Task(assignment, list(range(items)), items, self._meter.using(assignment.name))
 
     def stop(self, name: TaskName) -> None:
         """A task leaves, whatever it was doing."""
@@ -177,6 +177,7 @@ class GenerateRunner:
                 continue
             del task.waiting[0]
             task.outputs[item].tokens_in = 0 if choice else tokens  # they were read once
+            task.used.tokens_in += task.outputs[item].tokens_in
             if choice == task.request.n - 1:
                 del task.openings[prompt]
             events += self._begin(task)
@@ -209,7 +210,7 @@ class GenerateRunner:
         for key in keys:
             task = self._tasks.get(cast("_Item", key)[0])
             if task is not None:
-                task.device_seconds += seconds / len(keys)
+                task.used.device_seconds += seconds / len(keys)
         return [event for step in steps for event in self._told(step)]
 
     def _measure(self, model: str, before: Statistics, after: Statistics, seconds: float) -> None:
@@ -232,6 +233,7 @@ class GenerateRunner:
         output.texts.append(step.text)
         output.logprobs += step.logprobs
         output.tokens_out += step.tokens
+        task.used.tokens_out += step.tokens
         events: list[Event] = [Produced(name, item, step.text, step.tokens, step.first_token, step.finish)]
         if not step.finish:
             return events
@@ -258,7 +260,7 @@ class GenerateRunner:
             self._meter.tasks[key] += 1
             self._meter.tokens_in[key] += sum(one.tokens_in for one in task.outputs.values())
             self._meter.tokens_out[key] += sum(one.tokens_out for one in task.outputs.values())
-            events.append(TaskEnded(task.name, task.device_seconds, task.precision))
+            events.append(TaskEnded(task.name, task.used.device_seconds, task.precision))
         return events
 
     def _end_whole(self, task: _Task, error: LlmosError) -> list[Event]:

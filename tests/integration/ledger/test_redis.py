@@ -19,7 +19,7 @@ from llmos.schemas.catalog import Quotas
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.job import LANES
 from tests.integration.ledger.conftest import Hands
-from tests.kit.ledger_kit import LIMITS, NOTHING, LedgerKit, holds, leases, resident
+from tests.kit.ledger_kit import LIMITS, NOTHING, LedgerKit, holds, leases, resident, seen, take
 from tests.kit.ledger_storm import STEPS, weather
 
 
@@ -66,7 +66,7 @@ async def test_decides_as_admission_does(
             asked = [Hold(str(made + i), *wanted) for i, wanted in enumerate(step)]  # type: ignore[misc]
             made += len(asked)
             admission = admit(lanes, tenants, asked, limits, quotas)  # type: ignore[arg-type]
-            outcomes = await bench.ledger.hold(asked, limits, 60.0, quotas)
+            outcomes = await take(bench.ledger, asked, limits, 60.0, quotas)
             assert list(map(_word, outcomes)) == list(map(_word, admission.outcomes))
             held |= {hold.id: hold for hold, outcome in zip(asked, outcomes, strict=False) if outcome == "taken"}
             tenants = admission.tenants
@@ -131,9 +131,9 @@ async def test_many_leases_go_in_pieces(bench: Hands) -> None:
 
 async def test_scripts_come_back_after_redis_forgot_them(bench: Hands) -> None:
     """SCRIPT FLUSH, as a restart or a failover does, costs no call."""
-    await bench.ledger.hold(holds(1), LIMITS, 60.0)
+    await take(bench.ledger, holds(1), LIMITS, 60.0)
     await bench.client.script_flush()
-    assert len(await bench.ledger.hold(holds(2), LIMITS, 60.0)) == 2
+    assert len(await take(bench.ledger, holds(2), LIMITS, 60.0)) == 2
     await bench.client.script_flush()
     assert (await bench.ledger.use())["standard"] == LaneUse(2, 20)
 
@@ -151,7 +151,7 @@ async def test_many_holds_go_in_pieces(bench: Hands) -> None:
     """More than fit one script are granted in order, up to the one that does not fit, and given back."""
     limits = Limits({lane: Limit(CHUNK + 500, 2**40) for lane in LANES}, Limit(1, 1))
     many = holds(3 * CHUNK)
-    assert len(await bench.ledger.hold(many, limits, 60.0)) == CHUNK + 501
+    assert len(await take(bench.ledger, many, limits, 60.0)) == CHUNK + 501
     await bench.ledger.release([hold.id for hold in many])
     assert await bench.ledger.use() == NOTHING
 
@@ -159,29 +159,29 @@ async def test_many_holds_go_in_pieces(bench: Hands) -> None:
 async def test_many_nonces_go_in_pieces(bench: Hands) -> None:
     """More than fit one script are remembered, of several tenants, and known again."""
     many = [(f"tenant-{i % 3}:{i}", f"requests:0:{i}") for i in range(2 * CHUNK + 5)]
-    assert await bench.ledger.seen(many, 60.0) == [None] * len(many)
+    assert await seen(bench.ledger, many, 60.0) == [None] * len(many)
     again = [(name, "requests:1:0") for name, _ in many]
-    assert await bench.ledger.seen(again, 60.0) == [origin for _, origin in many]
+    assert await seen(bench.ledger, again, 60.0) == [origin for _, origin in many]
 
 
 async def test_a_flood_of_nonces_ends_only_its_own_tenants(bench: Hands, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a tenant with more than there is room for the oldest are forgotten early; those of others stay."""
     monkeypatch.setattr(redis_ledger, "NONCES_AT_MOST", 10)
-    await bench.ledger.seen([("quiet:a", "1"), ("loud:a", "1")], 600.0)
+    await seen(bench.ledger, [("quiet:a", "1"), ("loud:a", "1")], 600.0)
     for i in range(5):
-        await bench.ledger.seen([(f"loud:{i}-{j}", "1") for j in range(10)], 600.0)
+        await seen(bench.ledger, [(f"loud:{i}-{j}", "1") for j in range(10)], 600.0)
     sizes = [await bench.client.hlen(key) for key in bench.keys.nonces_of("loud")]  # type: ignore[misc]
     assert max(sizes) <= 1 + 10 + 10
-    assert await bench.ledger.seen([("quiet:a", "2"), ("loud:a", "2"), ("loud:4-9", "2")], 600.0) == ["1", None, "1"]
+    assert await seen(bench.ledger, [("quiet:a", "2"), ("loud:a", "2"), ("loud:4-9", "2")], 600.0) == ["1", None, "1"]
 
 
 async def test_nonces_leave_by_themselves(bench: Hands) -> None:
     """The tables of a tenant that asks no more expire."""
-    await bench.ledger.seen([("acme:a", "1")], 60.0)
+    await seen(bench.ledger, [("acme:a", "1")], 60.0)
     young, old = bench.keys.nonces_of("acme")
     assert 120 <= await bench.client.ttl(young) <= 185
     await bench.pass_time(61.0)
-    await bench.ledger.seen([("acme:b", "1")], 60.0)
+    await seen(bench.ledger, [("acme:b", "1")], 60.0)
     assert 59 <= await bench.client.ttl(old) <= 65
 
 
@@ -190,8 +190,8 @@ async def test_two_services_share_the_credits(bench: Hands, settings: Settings) 
     other = await RedisLedger.connect(settings.redis)
     try:
         async with asyncio.TaskGroup() as tasks:
-            mine = [tasks.create_task(bench.ledger.hold(holds(1, first=i), LIMITS, 60.0)) for i in range(20)]
-            theirs = [tasks.create_task(other.hold(holds(1, first=100 + i), LIMITS, 60.0)) for i in range(20)]
+            mine = [tasks.create_task(take(bench.ledger, holds(1, first=i), LIMITS, 60.0)) for i in range(20)]
+            theirs = [tasks.create_task(take(other, holds(1, first=100 + i), LIMITS, 60.0)) for i in range(20)]
         assert sum(len(task.result()) for task in (*mine, *theirs)) == 4
     finally:
         await other.close()

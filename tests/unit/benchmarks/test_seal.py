@@ -17,6 +17,7 @@ from llmos.infra.crypto.envelope import Secret
 from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.receipts import check_receipt
+from llmos.pipelines.kinds.parts import PartSeals
 from llmos.schemas.base import encode
 from llmos.schemas.errors import EnvelopeRejected
 from llmos.schemas.ids import job_id
@@ -92,7 +93,7 @@ def test_both_askers_ask_for_the_same_job() -> None:
     assert sealed.mac
     assert not clear.sealed
     assert not clear.mac
-    parties = Parties(CREDENTIALS.secret, REPLY, ReplyKeys([REPLY]), SYSTEM, *[_secret()] * 2)
+    parties = Parties(CREDENTIALS.secret, REPLY, ReplyKeys([REPLY]), SYSTEM, PartSeals(SYSTEM), *[_secret()] * 2)
     assert steps.check_request(parties, sealed)
     assert steps.open_request(parties, sealed) == clear.payload
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 import typer
 
 from llmos.cli.dead import (
+    A_COPY,
     CUT,
     DIED_AGAIN,
     REPLAYED,
@@ -65,6 +67,19 @@ def test_what_the_system_wrote_itself_is_never_put_back(topic: str) -> None:
     reason = why_not(Entry(0, letter(topic=topic)), again=True)
     assert topic in reason
     assert for_good(reason)
+
+
+@pytest.mark.parametrize("code", ["replayed", "stale"])
+def test_copies_are_put_back_only_where_they_are_named(code: str) -> None:
+    """A thousand copies of a signed request and one filter must not be a thousand jobs of its tenant."""
+    error = ErrorInfo(code=code, message="m")
+    entries = [Entry(i, msgspec.structs.replace(letter(i), error=error)) for i in range(3)] + [Entry(3, letter(3))]
+    named = entries[1].letter.origin
+    assert [e.offset for e in choose(entries, again=True).replay] == [3]
+    choice = choose(entries, again=True, named=[named])
+    assert [e.offset for e in choice.replay] == [1, 3]
+    assert {reason for _, reason in choice.skipped} == {A_COPY}
+    assert not for_good(A_COPY)
 
 
 def test_the_order_of_each_partition_is_kept() -> None:

@@ -11,17 +11,20 @@ import msgspec
 import pytest
 
 from llmos.cli import checks
-from llmos.cli.first_start import DEMO_TENANTS, ensure_keys
-from llmos.cli.tenant_rows import read_tenants, write_tenants
+from llmos.cli.first_start import DEMO_TENANTS, ROWS_SEALED, ensure_keys
+from llmos.cli.tenant_rows import read_tenants, remove_tenant
 from llmos.cli.tenants import tenant_keys
 from llmos.infra.crypto.credentials import Credentials, load_credentials, load_public_keys
 from llmos.infra.crypto.keyfile import load_keyring, save_keyring
 from llmos.infra.crypto.keyring import PURPOSES, Keyring
+from llmos.infra.crypto.rows import is_sealed
 from llmos.infra.crypto.secrets import fingerprint, unwrap_secret
 from llmos.infra.log.clock import WallClock
 from llmos.infra.log.memory import MemoryBroker
+from llmos.infra.log.port import Out, Place
 from llmos.infra.log.topics import specs
 from llmos.infra.settings import Settings
+from llmos.schemas.base import encode
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import KeyringMismatch
 from tests.kit.bench import configured
@@ -41,13 +44,15 @@ class System:
 
         async def go() -> dict[str, Tenant]:
             await ensure_keys(self.log, self.settings)
-            return await read_tenants(self.log)
+            keys = await asyncio.to_thread(load_keyring, self.settings.keyring)
+            return dict((await read_tenants(self.log, keys)).tenants)
 
         return asyncio.run(go())
 
     def write(self, rows: list[Tenant]) -> None:
-        """Other rows in their place."""
-        asyncio.run(write_tenants(self.log, rows))
+        """Other rows in their place, as somebody writes them who has no key: as they are."""
+        outs = [Out(row.name.encode(), encode(row)) for row in rows]
+        asyncio.run(self.log.emit(Place("tenants", 0), outs))
 
     def credentials(self, name: str) -> Credentials:
         return load_credentials(self.settings.state_directory / "tenants" / f"{name}.json")
@@ -96,7 +101,10 @@ def test_a_system_of_before_is_completed(system: System) -> None:
     save_keyring(Keyring(e for e in whole.entries if e.purpose in ("pool", "system")), system.settings.keyring)
     for path in (system.settings.state_directory / "tenants").iterdir():
         path.unlink()
-    bare = {"reply_key": b"", "fingerprint": b"", "made_at": 0.0, "reply_prefixes": []}
+    (system.settings.state_directory / ROWS_SEALED).unlink()
+    bare = {"reply_key": b"", "fingerprint": b"", "made_at": 0.0, "reply_prefixes": [], "version": 0, "seal": b""}
+    for name in rows:
+        asyncio.run(remove_tenant(system.log, name))
     system.write([msgspec.structs.replace(row, **bare) for row in rows.values()])
     after = system.start()
     keys = load_keyring(system.settings.keyring)
@@ -109,6 +117,39 @@ def test_a_system_of_before_is_completed(system: System) -> None:
         assert system.credentials(name).reply_keys[0].public == row.reply_key
         assert keys.holds("tenant", name)
     assert system.start() == after
+
+
+def unsealed(row: Tenant, **fields: object) -> Tenant:
+    """The row as there was one before there were seals."""
+    return msgspec.structs.replace(row, version=0, seal_key_id="", seal=b"", **fields)
+
+
+def test_rows_of_before_there_were_seals_are_sealed_once(system: System) -> None:
+    """What they say stays; a later row without a seal is somebody else's, and nothing is made of it."""
+    rows = system.start()
+    (system.settings.state_directory / ROWS_SEALED).unlink()
+    before = System(system.settings.state_directory)
+    before.write([unsealed(row) for row in rows.values()])
+    after = before.start()
+    assert {name: unsealed(row) for name, row in after.items()} == {name: unsealed(row) for name, row in rows.items()}
+    assert all(is_sealed(load_keyring(system.settings.keyring), row) for row in after.values())
+    files = before.files()
+    before.write([unsealed(after["demo"], reply_key=b"another")])
+    assert before.start() == after
+    alone = System(system.settings.state_directory)
+    alone.write([unsealed(after["demo"], reply_key=b"another")])
+    assert set(alone.start()) == {"acme", "globex"}
+    assert alone.files()["tenants/demo.json"] == files["tenants/demo.json"]
+
+
+@pytest.mark.parametrize("fields", [{"wrapped_secret": b""}, {"wrapped_secret": bytes(60)}, {"seal": b"x"}], ids=repr)
+def test_a_row_that_no_operator_can_have_written_is_not_sealed(system: System, fields: dict[str, object]) -> None:
+    """Also in a system of before: its secret is none, or does not open, or it has a seal that is wrong."""
+    rows = system.start()
+    (system.settings.state_directory / ROWS_SEALED).unlink()
+    before = System(system.settings.state_directory)
+    before.write([msgspec.structs.replace(unsealed(rows["demo"]), **fields)])
+    assert "demo" not in before.start()
 
 
 def test_an_erased_demo_tenant_stays_erased(system: System) -> None:

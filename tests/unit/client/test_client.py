@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from llmos.client import (
+    CannotOpen,
     Client,
     CommandRefused,
     EchoInput,
@@ -151,6 +152,19 @@ async def test_a_pointer_is_followed_to_an_answer_that_is_still_to_come(
         waiting = asyncio.create_task(client.result(two, PATIENCE))
         answer = await script.answer(one, EchoOutput(text="x"))
         assert await waiting == answer
+
+
+@pytest.mark.parametrize("to_itself", [True, False])
+async def test_pointers_are_followed_once(client: Client, script: Any, to_itself: bool) -> None:
+    """A pointer that names itself, or another pointer, is none of ours: it must not hold up the client for ever."""
+    one, two = await client.submit_many([Task("echo", {"text": "x"}, idempotency_key="k")] * 2)
+    other = two if to_itself else one
+    await script.answer(one, status="pointer", original=two.origin, original_s=1)
+    await script.answer(two, status="pointer", original=other.origin, original_s=1)
+    with pytest.raises(CannotOpen, match="stands for another"):
+        await client.result(two, PATIENCE)
+    with pytest.raises(CannotOpen, match="stands for another"):
+        _ = [event async for event in client.stream(two, PATIENCE)]
 
 
 async def test_waiting_ends_with_the_time_out_and_the_job_goes_on(client: Client, script: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgpack
@@ -97,6 +98,19 @@ def test_a_secret_serves_so_many_requests(credentials: Credentials, monkeypatch:
     monkeypatch.setattr(module, "RENEW_REQUESTS", 2)
     sealing = Sealing(credentials)
     assert len({wrapped(make(sealing)) for _ in range(5)}) == 3
+
+
+async def test_a_secret_that_is_not_used_again_is_let_go_of(
+    credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client in an event loop forgets it when its time is over, whether it asks again or not."""
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.0)
+    sealing = Sealing(credentials)
+    make(sealing)
+    assert len(sealing._secrets) == 1
+    async with asyncio.timeout(10):
+        while len(sealing._secrets):  # noqa: ASYNC110  the loop's own next turn
+            await asyncio.sleep(0)
 
 
 def test_a_forked_process_makes_its_own_secret(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from llmos.schemas.control import Cancel, CancelTask, Drain, Fence, ModelCommand
 from llmos.schemas.dead import DeadLetter, DeadReplayed
 from llmos.schemas.epochs import Deaths, Layout, Term
 from llmos.schemas.job import ErrorInfo, Head, Item, Option, Origin, Part, Task, Times, Usage
-from llmos.schemas.partials import LowWatermark, Outcome, Verdict
+from llmos.schemas.partials import LowWatermark, Outcome, Spent, Verdict
 from llmos.schemas.requests import Request
 from llmos.schemas.results import Answer, Receipt, Stages
 from llmos.schemas.sealed import Job
@@ -33,11 +33,13 @@ from llmos.schemas.telemetry import (
     LiveCounts,
     ModelRate,
     PolicyInput,
+    Progress,
     Residency,
     SchedulerReport,
     Served,
     TaskFailed,
     TasksDone,
+    TasksStopped,
     WorkerDied,
 )
 from llmos.schemas.work import Claim, Work
@@ -212,6 +214,13 @@ VALUES: dict[str, Message] = {
     "verdict/1": Verdict(
         s=2**33, head=HEAD, verdict="pointer", error=ERROR, original=EARLIER, original_s=2**32, epoch=(5 << 16) | 2
     ),
+    "verdict/1 of work under way": Verdict(
+        s=2**33,
+        head=HEAD,
+        verdict="cancelled",
+        epoch=(5 << 16) | 2,
+        spent=[Spent(part=1, epoch=(5 << 16) | 2, devices=["node-0.cpu-0", "node-0.cpu-1"], usage=USAGE)],
+    ),
     "low_watermark/1": LowWatermark(low=2**33),
     "answer/1": Answer(
         job_id=JOB_ID,
@@ -296,7 +305,7 @@ VALUES: dict[str, Message] = {
         payload=b"\x00",
         encoding="application/msgpack",
         sealed=True,
-        metadata_digest=DIGEST,
+        metadata=b"\x91\xb0llmos-metadata-2",
         signed_with=DIGEST,
     ),
     "tokens/1 sealed": Tokens(
@@ -348,12 +357,19 @@ VALUES: dict[str, Message] = {
         default_timeout=60.0,
         made_at=1_800_000_000.0,
         note="billing: 4711",
+        version=1_800_000_000_000,
+        seal_key_id="ab" * 8,
+        seal=DIGEST,
     ),
     "cancel_task/1 signed": CancelTask(partition=7, s=2**33, mac=DIGEST),
     "drain/1 signed": Drain(device="d", at=1_800_000_003.0, mac=DIGEST),
     "model_command/1 signed": ModelCommand(id="q-5", what="verify", at=1_800_000_003.0, mac=DIGEST),
     "model_order/1 signed": ModelOrder(what="verify", identity="", at=1_800_000_003.0, mac=DIGEST),
     "fence/1 signed": Fence(device="d", node="n", incarnation=4, pid=1, at=1_800_000_003.0, mac=DIGEST),
+    "cancel_task/1 by signature": CancelTask(partition=7, s=2**33, mac=DIGEST * 2),
+    "drain/1 by signature": Drain(device="d", at=1_800_000_003.0, mac=DIGEST * 2),
+    "model_order/1 by signature": ModelOrder(what="verify", identity="", at=1_800_000_003.0, mac=DIGEST * 2),
+    "fence/1 by signature": Fence(device="d", node="n", incarnation=4, pid=1, at=1_800_000_003.0, mac=DIGEST * 2),
     "cancel/1": Cancel(tenant="acme", job_id=JOB_ID, at=1_800_000_003.0, mac=DIGEST),
     "cancel_task/1": CancelTask(partition=7, s=2**33),
     "query/1": Query(id="q-1", what="job", reply_to="reply.acme", tenant="acme", job_id=JOB_ID, mac=DIGEST),
@@ -381,6 +397,18 @@ VALUES: dict[str, Message] = {
     ),
     "tasks_done/1": TasksDone(device="node-0.cpu-0", incarnation=4, tasks=[TASK], service_seconds=[0.25]),
     "task_failed/1": TaskFailed(device="node-0.cpu-0", incarnation=4, task=TASK, error=ERROR),
+    "task_failed/1 with usage": TaskFailed(device="node-0.cpu-0", incarnation=4, task=TASK, error=ERROR, usage=USAGE),
+    "tasks_stopped/1": TasksStopped(device="node-0.cpu-0", incarnation=4, used=[Progress(TASK, 12, 300, 1.25)]),
+    "heartbeat/1 with progress": Heartbeat(
+        device="d",
+        node="n",
+        pid=1,
+        incarnation=4,
+        sequence=1,
+        at=1_800_000_030.0,
+        running=[TASK],
+        progress=[Progress(TASK, 12, 300, 1.25)],
+    ),
     "worker_died/1": WorkerDied(device="node-0.cpu-0", node="node-0", pid=4321, at=1_800_000_030.0, reason="signal 9"),
     "heartbeat/1 with models": Heartbeat(
         device="d", node="n", pid=1, incarnation=4, sequence=1, at=1_800_000_030.0, models=["a1b2", "c3d4"]

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from llmos.schemas.base import Codec, Message, encode
+from llmos.schemas.requests import Metadata
 from tests.unit.schemas import golden
 from tests.unit.schemas.catalogue import codecs, messages, tag, values
 
@@ -48,7 +49,8 @@ def test_golden_records_show_every_field() -> None:
 
     for value in golden.VALUES.values():
         visit(value)
-    inside = [kind for kind in values() if kind.__module__ not in ("llmos.schemas.tasks", "llmos.schemas.dead")]
+    apart = ("llmos.schemas.tasks", "llmos.schemas.dead")
+    inside = [kind for kind in values() if kind.__module__ not in apart and kind is not Metadata]  # it travels as bytes
     wanted = {(kind, field) for kind in [*messages(), *inside] for field in kind.__struct_fields__}
     assert wanted - shown == set()
 

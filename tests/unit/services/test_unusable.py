@@ -12,6 +12,7 @@ import pytest
 from llmos.cli.dead import Filters, choose
 from llmos.cli.dead_letters import open_letter, put_back, read_letters
 from llmos.client import Client, DeadLettered
+from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.crypto.secrets import wrap_secret
 from llmos.infra.log.port import Out, Place
 from llmos.infra.simulation import run
@@ -141,7 +142,9 @@ async def add_newcomer(world: World, client: Client) -> None:
     """A tenant joins, whose requests must be signed; returns when the services know of it."""
     key_id, wrapped = wrap_secret(world.keyring, "newcomer", SECRET)
     row = Tenant(name="newcomer", plaintext="allow", mac="required", wrapped_secret=wrapped, key_id=key_id)
-    await world.broker.connect("operator").emit(Place(topics.TENANTS, 0), [Out(b"newcomer", encode(row))])
+    await world.broker.connect("operator").emit(
+        Place(topics.TENANTS, 0), [Out(b"newcomer", encode(sealed_row(world.keyring, row)))]
+    )
     await asyncio.sleep(5.0)  # of virtual time
     await served(client, "tenants are followed")
 

@@ -29,10 +29,9 @@ def gcm_open(key: bytes, nonce: bytes, sealed: bytes, associated: bytes) -> byte
     return decryptor.update(sealed[:-16]) + decryptor.finalize()
 
 
-def hkdf_sha512(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    """RFC 5869; the first 32 bytes."""
-    extracted = hmac.new(salt, secret, hashlib.sha512).digest()
-    return hmac.new(extracted, info + b"\x01", hashlib.sha512).digest()[:32]
+def expanded(secret: bytes, info: bytes) -> bytes:
+    """HKDF-Expand with SHA-512 (RFC 5869): the first block."""
+    return hmac.new(secret, info + b"\x01", hashlib.sha512).digest()
 
 
 def readers_of(envelope: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
@@ -61,8 +60,8 @@ def open_v1(algorithm: str, key_id: str, key: bytes, bound: dict[str, Any], enve
     salt, commitment, nonce, sealed = rest[:32], rest[32:64], rest[64:76], rest[76:]
     secret = unwrapped(algorithm, key, key_id, dict(readers)[key_id], bound["tenant"])
     context = packed([bound[name] for name in ("tenant", "job_id", "request_id", "epoch", "extra")])
-    assert commitment == hkdf_sha512(secret, salt, b"llmos-envelope-1 commitment\x00" + context)
-    encryption_key = hkdf_sha512(secret, salt, b"llmos-envelope-1 encryption\x00" + context)
+    block = expanded(secret, b"llmos-envelope-1 keys\x00" + salt + context)
+    assert commitment == block[32:]
     head = hashlib.sha256(envelope[: -len(rest)]).digest()
-    associated = packed(["llmos-envelope-1", 1, 1, head, *(bound[name] for name in BOUND)])
-    return gcm_open(encryption_key, nonce, sealed, associated)
+    associated = packed(["llmos-envelope-1", 1, 1, head, [bound[name] for name in BOUND]])
+    return gcm_open(block[:32], nonce, sealed, associated)

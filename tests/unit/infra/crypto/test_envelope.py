@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from llmos.infra.crypto import envelope as module
 from llmos.infra.crypto import hpke
@@ -53,12 +54,12 @@ def refused(keys: Opener, bound: Bound, envelope: bytes) -> None:
 @given(st.binary(max_size=200), st.integers(0, 2**53), st.text(max_size=20), st.binary(max_size=32))
 def test_each_reader_opens_what_was_sealed(payload: bytes, sequence: int, text: str, extra: bytes) -> None:
     """Any payload under any binding comes back, with either key, also by the independent decoder."""
-    bound = BOUND._replace(sequence=sequence, kind=text, extra=extra)
+    bound = replace(BOUND, sequence=sequence, kind=text, extra=extra)
     sealed = sealed_for(bound=bound, payload=payload)
     for purpose in READERS:
         entry = KEYS.active(purpose, "demo" if purpose == "tenant" else "")
         assert open_envelope(only(purpose), bound, sealed) == payload
-        assert open_v1(entry.algorithm, entry.id, entry.key, bound._asdict(), sealed) == payload
+        assert open_v1(entry.algorithm, entry.id, entry.key, asdict(bound), sealed) == payload
 
 
 @pytest.mark.parametrize("key", [X25519, HYBRID], ids=repr)
@@ -67,7 +68,7 @@ def test_a_reply_key_opens_what_was_sealed_to_it(key: ReplyKey) -> None:
     sealed = Secret.for_public(key.public, "demo").data_key(BOUND).seal(BOUND, b"payload")
     assert open_envelope(ReplyKeys([X25519, HYBRID]), BOUND, sealed) == b"payload"
     key_id = hpke.key_id_of(key.public)
-    assert open_v1(key.algorithm, key_id, key.private, BOUND._asdict(), sealed) == b"payload"
+    assert open_v1(key.algorithm, key_id, key.private, asdict(BOUND), sealed) == b"payload"
     refused(ReplyKeys([ReplyKey.fresh(key.algorithm)]), BOUND, sealed)
     refused(KEYS, BOUND, sealed)
 
@@ -113,7 +114,19 @@ def test_every_length_but_the_right_one_is_refused() -> None:
     refused(KEYS, BOUND, sealed + b"\0")
 
 
-@pytest.mark.parametrize("field", Bound._fields)
+def test_a_head_has_a_bound() -> None:
+    """Four readers with hybrid keys fit; a longer one is refused whoever could read it, and nothing of it is remembered."""
+    four = Secret(os.urandom(32), [("ab", os.urandom(1168))] * 4, "demo").data_key(BOUND).seal(BOUND, b"payload")
+    assert len(module.parse(four).wrapped) == 4
+    pool = KEYS.active("pool").id
+    _, wrapped = KEYS.wrap("pool", bytes(32), module.wrap_context("demo"))
+    long = Secret(bytes(32), [(pool, wrapped), ("ab", bytes(module.HEAD_BYTES))], "demo").data_key(BOUND)
+    module.forget()
+    refused(KEYS, BOUND, long.seal(BOUND, b"payload"))
+    assert module._readers.cache_info().currsize == 0
+
+
+@pytest.mark.parametrize("field", Bound.__struct_fields__)
 def test_every_changed_field_of_the_binding_is_refused(field: str) -> None:
     """Another tenant, channel, job, part, kind, sequence, content type, schema, request, epoch, item or extra."""
     sealed = sealed_for()
@@ -127,22 +140,22 @@ def test_every_changed_field_of_the_binding_is_refused(field: str) -> None:
     else:
         others = [value + 1, value - 1, value + 2**32]
     for other in others:
-        refused(KEYS, BOUND._replace(**{field: other}), sealed)
+        refused(KEYS, replace(BOUND, **{field: other}), sealed)
 
 
 @pytest.mark.parametrize(("one", "other"), [("tenant", "channel"), ("kind", "content_type"), ("schema", "request_id")])
 def test_fields_do_not_run_into_each_other(one: str, other: str) -> None:
     """Moving a letter from one field to its neighbour is another binding."""
     ring = Keyring.memory("ab", "a")
-    sealed = sealed_for("pool", keys=ring, bound=BOUND._replace(**{one: "ab", other: "c"}))
-    refused(ring, BOUND._replace(**{one: "a", other: "bc"}), sealed)
+    sealed = sealed_for("pool", keys=ring, bound=replace(BOUND, **{one: "ab", other: "c"}))
+    refused(ring, replace(BOUND, **{one: "a", other: "bc"}), sealed)
 
 
 def test_parts_and_jobs_cannot_change_places() -> None:
     """An envelope opens in its own place only, also among envelopes of the same data key."""
     secret = Secret.under(KEYS, READERS, "demo")
     key = secret.data_key(BOUND)
-    places = [BOUND._replace(part=part) for part in range(3)]
+    places = [replace(BOUND, part=part) for part in range(3)]
     sealed = [key.seal(place, b"%d" % place.part) for place in places]
     for i, place in enumerate(places):
         for j, envelope in enumerate(sealed):
@@ -150,7 +163,7 @@ def test_parts_and_jobs_cannot_change_places() -> None:
                 assert open_envelope(KEYS, place, envelope) == b"%d" % i
             else:
                 refused(KEYS, place, envelope)
-    elsewhere = BOUND._replace(job_id=bytes(16))
+    elsewhere = replace(BOUND, job_id=bytes(16))
     refused(KEYS, BOUND, secret.data_key(elsewhere).seal(elsewhere, b"another job's, of the same secret"))
 
 
@@ -228,14 +241,14 @@ def test_a_data_key_is_for_one_job_and_attempt(field: str) -> None:
     key = Secret.under(KEYS, READERS, "demo").data_key(BOUND)
     other: Any = {"job_id": bytes(16), "request_id": "r-2", "epoch": 1, "extra": b""}[field]
     with pytest.raises(ValueError, match="own job"):
-        key.seal(BOUND._replace(**{field: other}), b"")
+        key.seal(replace(BOUND, **{field: other}), b"")
 
 
 def test_a_secret_is_for_one_tenant_and_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forked child would repeat nonces."""
     secret = Secret.under(KEYS, READERS, "demo")
     with pytest.raises(ValueError, match="own tenant"):
-        secret.data_key(BOUND._replace(tenant="acme"))
+        secret.data_key(replace(BOUND, tenant="acme"))
     key = secret.data_key(BOUND)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     for use in (lambda: key.seal(BOUND, b""), lambda: secret.data_key(BOUND)):
@@ -265,7 +278,7 @@ def test_parts_of_a_job_cost_one_unwrapping() -> None:
     for _ in range(2):
         key = secret.data_key(BOUND)
         for part in range(25):
-            bound = BOUND._replace(part=part)
+            bound = replace(BOUND, part=part)
             open_envelope(keys, bound, key.seal(bound, b"payload"))
     assert keys.calls == 1
     module.forget()

@@ -18,9 +18,10 @@ from llmos.infra.crypto.keyring import (
     Keyring,
     Purpose,
     SystemKeys,
-    check_signature,
     fresh_key,
 )
+from llmos.infra.crypto.roles import for_service
+from llmos.infra.crypto.signatures import check_signature
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
 WRAPPING: tuple[Purpose, ...] = ("pool", "tenant", "system", "ingress", "dead")
@@ -83,10 +84,10 @@ def test_the_public_half_seals_and_does_nothing_else() -> None:
     with pytest.raises(EnvelopeRejected):
         half.unwrap(key_id, wrapped, b"job")
     with pytest.raises(BadSetting, match="not held here"):
-        half.sign(b"data")
+        half.sign("receipt", b"data")
 
 
-@pytest.mark.parametrize("purpose", ["operator", "control", "system"])
+@pytest.mark.parametrize("purpose", ["operator", "system"])
 def test_a_mac_holds_for_its_data_and_purpose(purpose: Purpose) -> None:
     """Also after a rotation, until the key is destroyed; never for another purpose, a cut tag or nothing."""
     keyring = Keyring.memory()
@@ -106,11 +107,58 @@ def test_a_mac_holds_for_its_data_and_purpose(purpose: Purpose) -> None:
 def test_a_signature_is_checked_with_the_public_half() -> None:
     """The id tells which, also after a rotation."""
     keyring = Keyring.memory().rotated("receipt")
-    key_id, signature = keyring.sign(b"data")
+    key_id, signature = keyring.sign("receipt", b"data")
     public = {e.id: e.public for e in keyring.entries if e.purpose == "receipt"}
     assert len(signature) == 64
     assert check_signature(public.pop(key_id), b"data", signature)
     assert not check_signature(*public.values(), b"data", signature)
+
+
+def test_who_checks_orders_can_make_none() -> None:
+    """With the public half of `control` alone; an order holds from when its key is prepared until it is destroyed."""
+    keyring = Keyring.memory().prepared("control")
+    old = keyring.active("control").id
+    _, signature = keyring.sign("control", b"order")
+    rotated = keyring.rotated("control")
+    for ring in (keyring, rotated):
+        half = Keyring(msgspec.structs.replace(e, key=b"") for e in ring.entries if e.purpose == "control")
+        for holder in (ring, half):
+            assert holder.check_signed("control", b"order", signature)
+            assert holder.check_signed("control", b"order", rotated.sign("control", b"order")[1])
+            assert not holder.check_signed("control", b"orde", signature)
+            assert not holder.check_signed("receipt", b"order", signature)
+            for wrong in (b"", bytes(32), signature[:-1], signature + b"\0", bytes(64)):
+                assert not holder.check_signed("control", b"order", wrong)
+        with pytest.raises(BadSetting, match="not held here"):
+            half.sign("control", b"order")
+        for ring_ in (ring, half):
+            with pytest.raises(BadSetting, match="not held here"):
+                ring_.mac("control", b"order")
+            assert not ring_.check_mac("control", b"order", bytes(32))
+    assert not rotated.destroyed(old).check_signed("control", b"order", signature)
+    assert not Keyring([]).check_signed("control", b"order", signature)
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_key_for_orders_of_before_is_replaced_by_a_pair(prepared: bool) -> None:
+    """It was symmetric, so that whoever checked could sign: it counts as missing, and is retired where a pair is made."""
+    before = KeyEntry(id="ab", purpose="control", state="active", key=os.urandom(32), algorithm="hmac-sha256")
+    waiting = msgspec.structs.replace(before, id="cd", state="decrypt_only")
+    rest = [e for e in Keyring.memory().entries if e.purpose != "control"]
+    keyring = Keyring([*rest, before, *([waiting] if prepared else [])])
+    assert not keyring.holds("control")
+    assert keyring.waiting("control") is None
+    with pytest.raises(BadSetting, match="keys init"):
+        keyring.sign("control", b"order")
+    for whole in (keyring.completed(), keyring.rotated("control")):
+        assert whole.active("control").algorithm == "ed25519"
+        assert whole.check_signed("control", b"order", whole.sign("control", b"order")[1])
+        old = next(e for e in whole.entries if e.id == "ab")
+        assert (old.state, old.retired_at > 0) == ("decrypt_only", True)
+        assert whole.completed() is whole
+        for service in ("worker", "node"):
+            held = for_service(whole, service).entries
+            assert [e.id for e in held if e.purpose == "control"] == [whole.active("control").id]
 
 
 @pytest.mark.parametrize("algorithm", ["x25519", "mlkem768-x25519"])
@@ -126,14 +174,15 @@ def test_a_pair_rotates_to_the_algorithm_that_is_wanted(algorithm: Any) -> None:
 def test_a_prepared_key_opens_and_checks_before_anybody_uses_it() -> None:
     """A copy that has it opens what another wraps after its rotation, and checks what it signs."""
     before = Keyring.memory()
-    copy = before.prepared("pool").prepared("control")
-    rotated = copy.rotated("pool").rotated("control")
+    copy = before.prepared("pool").prepared("operator").prepared("control")
+    rotated = copy.rotated("pool").rotated("operator").rotated("control")
     assert copy.active("pool") == before.active("pool")
     assert rotated.active("pool").id == copy.waiting("pool").id  # type: ignore[union-attr]
     assert rotated.waiting("pool") is None
     key_id, wrapped = rotated.wrap("pool", b"secret", b"job")
     assert copy.unwrap(key_id, wrapped, b"job") == b"secret"
-    assert copy.check_mac("control", b"order", rotated.mac("control", b"order"))
+    assert copy.check_mac("operator", b"command", rotated.mac("operator", b"command"))
+    assert copy.check_signed("control", b"order", rotated.sign("control", b"order")[1])
     with pytest.raises(BadSetting, match="prepared already"):
         copy.prepared("pool")
 

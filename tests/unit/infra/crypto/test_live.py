@@ -98,7 +98,7 @@ def test_a_private_key_is_in_no_cache(path: Path) -> None:
     assert verify.unwrap(key_id, wrapped, b"context") == bytes(32)
     caches = [value for module in (live.envelope, envelope.hpke) for value in vars(module).values()]
     names = {cache.__name__ for cache in caches if hasattr(cache, "cache_info")}
-    assert names == {"_unwrapped", "_opened", "_public", "check_public"}
+    assert names == {"_unwrapped", "_opened", "_readers", "_public", "check_public"}
 
 
 def test_what_is_missing_is_looked_for_once_per_question(path: Path) -> None:
@@ -111,10 +111,14 @@ def test_what_is_missing_is_looked_for_once_per_question(path: Path) -> None:
     assert verify.wrap("tenant", b"secret", b"context", "globex")
     changed(path, lambda keyring: keyring.rotated("control"))
     scheduler.refresh()
-    assert node.check_mac("control", b"order", scheduler.mac("control", b"order"))
-    assert not node.check_mac("control", b"order", bytes(32))
+    _, signature = scheduler.sign("control", b"order")
+    assert node.check_signed("control", b"order", signature)
+    assert not node.check_signed("control", b"order", bytes(64))
+    assert verify.active_id("tenant", "initech") == ""
+    create_keyring(path, ["initech"])
+    assert verify.active_id("tenant", "initech") == load_keyring(path).active("tenant", "initech").id
     aggregator = LiveKeyring(path, "aggregator")
-    assert aggregator.sign(b"receipt")[0] == load_keyring(path).active("receipt").id
+    assert aggregator.sign("receipt", b"receipt")[0] == load_keyring(path).active("receipt").id
 
 
 def test_a_file_that_cannot_be_used_leaves_the_keys_of_before(path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_receipt_of_a_later_version_is_checked_too() -> None:
     """The signature covers what the record says, fields that this version does not know included."""
     fields = msgspec.msgpack.decode(encode(receipt(signing_key=KEYS.active("receipt").id)))
     fields["later"] = "more"
-    _, signature = KEYS.sign(signed_receipt(msgspec.msgpack.encode(fields)))
+    _, signature = KEYS.sign("receipt", signed_receipt(msgspec.msgpack.encode(fields)))
     assert check_receipt(msgspec.msgpack.encode({**fields, "signature": signature}), public())
     assert not check_receipt(msgspec.msgpack.encode({**fields, "later": "less", "signature": signature}), public())
 

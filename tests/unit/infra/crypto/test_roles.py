@@ -22,9 +22,28 @@ def test_a_service_holds_its_keys_alone(service: str) -> None:
     """Secret halves of its own purposes, also of keys that only decrypt; public halves of others; nothing else."""
     role, found = ROLES[service], for_service(KEYS, service)
     assert {e.purpose for e in found.entries if e.key} == set(role.secret)
-    assert {e.purpose for e in found.entries} == set(role.secret) | set(role.public)
+    assert {e.purpose for e in found.entries} == {*role.secret, *role.checked, *role.public}
     for purpose in role.secret:
         assert [e for e in found.entries if e.purpose == purpose] == [e for e in KEYS.entries if e.purpose == purpose]
+
+
+def test_only_the_scheduler_gives_orders() -> None:
+    """Workers and nodes check them with the public halves of all its keys that are not destroyed, also a prepared one."""
+    keys = KEYS.rotated("control")
+    first = next(e.id for e in keys.entries if e.purpose == "control" and e.state == "decrypt_only")
+    keys = keys.rotated("control").destroyed(first).prepared("control")
+    _, signature = for_service(keys, "scheduler").sign("control", b"order")
+    for service in ROLES:
+        found = for_service(keys, service)
+        held = [e for e in found.entries if e.purpose == "control"]
+        if service != "scheduler":
+            assert not any(e.key for e in held)
+        if service in ("worker", "node"):
+            assert {e.id for e in held} == {e.id for e in keys.entries if e.purpose == "control" and e.id != first}
+            assert found.check_signed("control", b"order", signature)
+            assert not found.check_mac("control", b"order", signature)
+            with pytest.raises(BadSetting, match="not held here"):
+                found.sign("control", b"order")
 
 
 @pytest.mark.parametrize("service", ROLES)
@@ -47,7 +66,7 @@ def test_only_verify_and_workers_open_payloads(service: str) -> None:
 def test_what_is_missing_is_told() -> None:
     """By name, for each service and purpose."""
     for service, role in ROLES.items():
-        for purpose in {*role.secret, *role.public} - {"tenant"}:
+        for purpose in {*role.secret, *role.checked, *role.public} - {"tenant"}:
             rest = Keyring(e for e in KEYS.entries if e.purpose != purpose)
             with pytest.raises(BadSetting, match=rf"lacks what {service} needs, keys for {purpose};"):
                 for_service(rest, service)

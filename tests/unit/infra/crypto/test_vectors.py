@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from llmos.infra.crypto import channels, hpke
 from llmos.infra.crypto.blobs import open_blob
 from llmos.infra.crypto.envelope import Bound, open_envelope
-from llmos.infra.crypto.keyring import KeyEntry, Keyring, Purpose, check_signature
+from llmos.infra.crypto.keyring import KeyEntry, Keyring, Purpose
 from llmos.infra.crypto.macs import check_mac
 from llmos.infra.crypto.receipts import check_receipt
+from llmos.infra.crypto.signatures import check_signature
 from llmos.schemas.control import Cancel, signed_control
 from llmos.schemas.requests import Request, metadata_bytes, signed_bytes
 from llmos.schemas.results import USAGE, signed_receipt
@@ -90,7 +91,7 @@ def test_the_published_request_is_signed() -> None:
     metadata = [fields["tenant"], fields["request_id"], fields["idempotency_key"], found["lane"]]
     metadata += [fields["kind"], fields["model"], fields["sealed"], *(fields[name] for name in order)]
     assert packed(["llmos-metadata-2", *metadata]).hex() == found["metadata"]
-    signed = packed(["llmos-request-2", *metadata, bytes.fromhex(found["body"])])
+    signed = b"llmos-request-3\x00" + bytes.fromhex(found["metadata"]) + bytes.fromhex(found["body"])
     assert signed.hex() == found["signed"]
     assert hmac.new(bytes.fromhex(found["secret"]), signed, hashlib.sha256).hexdigest() == found["mac"]
     request = _request(found)

@@ -105,7 +105,7 @@ def _case(keyring: Keyring, name: str, bound: Bound, readers: _Readers, plaintex
     key = secret.data_key(bound)
     key.seal(bound, b"so that the nonce of the published one is not 0")
     envelope = key.seal(bound, plaintext).hex()
-    fields = bound._asdict() | {"job_id": bound.job_id.hex(), "extra": bound.extra.hex()}
+    fields = msgspec.structs.asdict(bound) | {"job_id": bound.job_id.hex(), "extra": bound.extra.hex()}
     return {
         "name": name,
         "readers": list(secret.key_ids),
@@ -158,7 +158,7 @@ def _receipt(keyring: Keyring) -> dict[str, Any]:
         item_count=2,
         signing_key=entry.id,
     )
-    _, signature = keyring.sign(signed_receipt(encode(receipt)))
+    _, signature = keyring.sign("receipt", signed_receipt(encode(receipt)))
     record = encode(msgspec.structs.replace(receipt, signature=signature))
     return {"public_key": entry.public.hex(), "signed": signed_receipt(record).hex(), "record": record.hex()}
 

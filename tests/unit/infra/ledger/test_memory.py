@@ -13,7 +13,7 @@ from llmos.infra.ledger.port import Hold, LedgerAway, Limit, Limits
 from llmos.pipelines.admission.quotas import admit
 from llmos.schemas.catalog import Quotas
 from llmos.schemas.job import LANES
-from tests.kit.ledger_kit import LIMITS, LedgerKit, holds
+from tests.kit.ledger_kit import LIMITS, LedgerKit, holds, take
 from tests.kit.ledger_storm import STEPS, weather
 
 
@@ -47,15 +47,14 @@ class TestMemoryLedger(LedgerKit):
 async def test_every_call_says_that_it_is_away() -> None:
     """While it is away nothing answers; afterwards what was held is still held."""
     ledger = Hands().ledger
-    await ledger.hold(holds(1), LIMITS, 60.0)
+    await take(ledger, holds(1), LIMITS, 60.0)
     ledger.away = True
     calls = [
-        ledger.hold(holds(1), LIMITS, 60.0),
+        take(ledger, holds(1), LIMITS, 60.0),
         ledger.release(["x"]),
         ledger.use(),
         ledger.tenants(),
         ledger.charge({}),
-        ledger.seen([], 60.0),
         ledger.generation(),
         ledger.reconcile([], 60.0, 1.0),
         ledger.lease([], 60.0),
@@ -96,7 +95,7 @@ async def test_decides_as_admission_does(
     asked = [Hold(str(i), lane, size, tenant) for i, (lane, size, tenant) in enumerate(wanted)]  # type: ignore[arg-type]
     ledger = Hands().ledger
     admission = admit({}, {}, asked, limits, quotas)
-    assert await ledger.hold(asked, limits, 60.0, quotas) == admission.outcomes
+    assert await take(ledger, asked, limits, 60.0, quotas) == admission.outcomes
     assert {lane: use for lane, use in (await ledger.use()).items() if use.jobs} == admission.lanes
     assert {name: use for name, use in (await ledger.tenants()).items() if use.jobs} == admission.tenants
 

@@ -34,7 +34,7 @@ async def test_cancelled_while_connecting_it_stops_what_has_started() -> None:
     class Clients:
         settings = Kafka.model_validate({"bootstrap": "x:1"})
 
-        def consumer(self, group: str | None) -> Any:
+        def consumer(self, group: str | None, *, committed: bool) -> Any:
             return Consumer()
 
     reader = KafkaReader(Clients(), Names(""), None, lambda reader: None)  # type: ignore[arg-type]

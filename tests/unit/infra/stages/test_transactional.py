@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 
 import msgspec
 import pytest
 
 from llmos.infra.log.memory import Fate, MemoryLog, ScriptedFaults
+from llmos.infra.log.memory.faults import Operation
 from llmos.infra.log.memory.transactor import MemoryTransactor
-from llmos.infra.log.port import Commit, Out, Place, Record, TopicSpec
+from llmos.infra.log.port import COPY_SECONDS, Commit, Out, Place, Record, Refusal, TopicSpec
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
 from llmos.infra.stages.ownership import RECOMMIT_SECONDS
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.may_block  # time is virtual and nothing else runs on t
 GROUP = "answers"
 NAMES = [["a", "b"], []]
 PARTIALS = Place("partials", 0)
-REPLY, SMALL = Place("reply.x", 0), Place("reply.small", 0)
+HUNG = Place("reply.hung", 0)
 QUICK = configured(aggregator={"commit_seconds": 1.0})
 
 
@@ -64,9 +66,9 @@ class Copier:
         """Where the half job began."""
         return self.held if place == PARTIALS else None
 
-    def without_copy(self, ready: Ready, reason: str) -> Ready:
+    def without_copy(self, ready: Ready, refusal: Refusal) -> Ready:
         """The receipt says why."""
-        receipt = msgspec.structs.replace(USAGE.decode(ready.receipt.value), reply_failed=reason)
+        receipt = msgspec.structs.replace(USAGE.decode(ready.receipt.value), reply_failed=refusal.reason)
         return Ready(ready.place, ready.s, ready.result, Out(b"k", encode(receipt)), None)
 
     async def answered(self, written: Sequence[Ready]) -> None:
@@ -302,6 +304,38 @@ def test_only_the_answer_that_is_too_large_loses_its_copy() -> None:
         assert bench.values("reply.small") == [b"answer 0>reply.small", b"answer 2>reply.small"]
         assert [s for s, reason in receipts(bench).items() if reason] == [1]
         assert sorted(receipts(bench)) == [0, 1, 2]
+
+    on_bench(main, settings=QUICK)
+
+
+class OneHangs:
+    """A topic that takes nothing and refuses nothing."""
+
+    def fate(self, client: str, operation: Operation, place: Place | None, random: Random) -> Fate:
+        """Lost, for that topic."""
+        return Fate(apply_after=None if place is not None and place.topic == HUNG.topic else 0.0)
+
+
+def test_a_reply_topic_that_hangs_costs_a_moment() -> None:
+    """Its answers go without their copies, those beside it with theirs; nobody ends."""
+
+    async def main(bench: Bench) -> None:
+        bench.broker.create([TopicSpec(topic, 1, 3600.0, False, 1000) for topic in ("reply.x", HUNG.topic)])
+        bench.broker.faults = OneHangs()
+        async with stage(bench.context(), Copier()) as task:
+            await put(bench, "0>reply.x", f"1>{HUNG.topic}", "2", f"3>{HUNG.topic}")
+            await asyncio.sleep(2 * COPY_SECONDS)
+            await put(bench, "4>reply.x")
+            await asyncio.sleep(1.0)
+            assert not task.done()
+        assert sorted(results(bench).split()) == sorted(
+            ["0>reply.x", f"1>{HUNG.topic}", "2", f"3>{HUNG.topic}", "4>reply.x"]
+        )
+        assert {s: reason for s, reason in receipts(bench).items() if reason} == dict.fromkeys(
+            (1, 3), f"it took nothing for {COPY_SECONDS:g} s"
+        )
+        assert bench.values("reply.x") == [b"answer 0>reply.x", b"answer 4>reply.x"]
+        assert bench.values(HUNG.topic) == []
 
     on_bench(main, settings=QUICK)
 

@@ -19,6 +19,7 @@ NAMES = {
     "llmos_dead_letters": ("stage", "code"),
     "llmos_refusals": ("stage", "code"),
     "llmos_control_refused": ("service", "why"),
+    "llmos_tenant_rows_refused": ("why",),
     "llmos_envelopes_rejected": ("channel",),
     "llmos_sealed_without_tenant_key": (),
     "llmos_in_flight": ("lane",),

@@ -11,14 +11,14 @@ from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.envelope import parse
 from llmos.infra.crypto.keyring import Keyring, fresh_key
 from llmos.pipelines.kinds.base import PartPlan
-from llmos.pipelines.kinds.parts import open_part, seal_job, seal_parts
+from llmos.pipelines.kinds.parts import PartSeals, open_part, seal_job, seal_parts
 from llmos.schemas.errors import BadSetting, EnvelopeRejected, TooLarge
 from llmos.schemas.ids import job_id
 from llmos.schemas.job import Head, Part
 from llmos.schemas.limits import RECORD_BYTES
 from llmos.schemas.sealed import SEALED, Job
 from llmos.schemas.tasks import PartBody
-from tests.kit.bench import KEYS, head
+from tests.kit.bench import KEYS, NOW, head
 
 DIGEST_KEY = bytes(range(32))
 PLANS = [PartPlan(0, 2, b"first body", 5, 7, 12), PartPlan(2, 1, b"second body", 3, 4, 7)]
@@ -143,6 +143,70 @@ def test_erased_and_rotated_nothing_opens_a_part_again() -> None:
     with pytest.raises(EnvelopeRejected):
         open_part(both_gone, job.head, job.parts[0])
     assert readers(sealed(head(), keys=both_gone)) == [both_gone.active("pool").id]
+
+
+class Rings:
+    """Keys that rotate while one process seals."""
+
+    def __init__(self, ring: Keyring) -> None:
+        self.ring = ring
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ring, name)
+
+
+def test_one_secret_serves_a_tenants_jobs_for_a_minute() -> None:
+    """What was wrapped is the same, salt and commitment are each job's own, and each opens in its own place only."""
+    keys = KEYS.completed(["demo", "acme"])
+    seals = PartSeals(keys)
+
+    def part(at: float, of: Head) -> tuple[Part, Any]:
+        job: Job = SEALED.decode(seals.seal(of, PLANS, DIGEST_KEY, at))
+        assert open_part(keys, of, job.parts[0]) == PartBody(b"first body", DIGEST_KEY)
+        return job.parts[0], parse(job.parts[0].envelope)
+
+    other = msgspec.structs.replace(head(), job_id=job_id("demo", "another"))
+    (one, first), (two, second) = part(NOW, head()), part(NOW + 59.0, other)
+    assert first.wrapped == second.wrapped
+    assert first.salt != second.salt
+    assert first.commitment != second.commitment
+    for of, moved in ((head(), two), (other, one)):
+        with pytest.raises(EnvelopeRejected):
+            open_part(keys, of, moved)
+    _, again = part(NOW + 59.5, head())
+    assert again.salt != first.salt, "the same job sealed twice has two keys"
+    assert part(NOW + 60.0, head())[1].wrapped != first.wrapped
+    assert part(NOW + 59.0, msgspec.structs.replace(head(), tenant="acme"))[1].wrapped != first.wrapped
+
+
+def test_rotations_renew_the_secret_at_once() -> None:
+    """Of the pool, of the tenant's key, of another tenant's not; a tenant's first key and its last one count, too."""
+    rings = Rings(KEYS.completed(["acme"]))
+    seals = PartSeals(rings)  # type: ignore[arg-type]
+
+    def wrapped() -> Any:
+        job: Job = SEALED.decode(seals.seal(head(), PLANS, DIGEST_KEY, NOW))
+        found = parse(job.parts[0].envelope).wrapped
+        active = [rings.ring.active_id("tenant", "demo"), rings.ring.active_id("pool")]
+        assert [key_id for key_id, _ in found] == [key_id for key_id in active if key_id]
+        assert len(seals.secrets) == 1, "the one before is let go of"
+        return found
+
+    seen = [wrapped()]
+    for change in (
+        lambda ring: ring.completed(["demo"]),
+        lambda ring: ring.rotated("pool"),
+        lambda ring: ring.rotated("tenant", "demo"),
+        lambda ring: ring.destroyed(ring.active_id("tenant", "demo"), active=True),
+    ):
+        rings.ring = change(rings.ring)
+        seen.append(wrapped())
+    assert len(set(seen)) == 5
+    rings.ring = rings.ring.rotated("tenant", "acme").rotated("ingress")
+    assert wrapped() == seen[-1]
+    rings.ring = Keyring(e for e in rings.ring.entries if e.purpose != "pool")
+    with pytest.raises(BadSetting, match="no active key for 'pool'"):
+        wrapped()
 
 
 def test_the_public_half_of_a_pool_pair_suffices_to_seal() -> None:

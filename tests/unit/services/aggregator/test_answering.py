@@ -11,7 +11,7 @@ from llmos.infra.crypto.channels import output_digest
 from llmos.schemas.ids import epoch_of
 from llmos.schemas.job import ErrorInfo, Item, Option, Origin, Usage
 from llmos.schemas.limits import RECORD_BYTES
-from llmos.schemas.partials import Outcome, Verdict
+from llmos.schemas.partials import Outcome, Spent, Verdict
 from llmos.schemas.results import RESULTS, Stages
 from llmos.services.aggregator.answering import ROOM, answer_outcomes, answer_verdict
 from tests.kit.bench import NOW, head
@@ -113,6 +113,27 @@ def test_verdicts(verdict: Any, fields: dict[str, Any], binds: bool) -> None:
     assert (answer.stages.sealed_at, answer.stages.dispatched_at) == (NOW - 1, 0.0)
     assert (made.receipt.binds, made.receipt.hold, made.receipt.attempts) == (binds, HEAD.hold, 0)
     assert (made.receipt.part_count, made.receipt.item_count, made.receipt.output_digest) == (0, 0, b"")
+    assert RESULTS.decode(made.value) == answer
+
+
+def test_a_verdict_says_what_was_used_before_it() -> None:
+    """Parts that were done by their outcomes, others by what was heard of the last attempt; each part once."""
+    done = [outcome(HEAD, part=0, attempt=2, precision="bfloat16"), outcome(HEAD, part=2)]
+    spent = [
+        Spent(part=2, epoch=epoch_of(7, 1), devices=["node-0.cpu0"], usage=Usage(tokens_in=90)),
+        Spent(
+            part=1, epoch=epoch_of(7, 3), devices=["node-1.cpu0", "node-2.cpu0"],
+            usage=Usage(tokens_in=10, tokens_out=20, device_seconds=0.25),
+        ),
+        Spent(part=3, epoch=epoch_of(7, 1)),
+    ]  # fmt: skip
+    made = answer_verdict(1, Verdict(s=5, head=HEAD, verdict="cancelled", error=BAD, spent=spent), NOW + 9, done)
+    answer, receipt = made.answer, made.receipt
+    assert answer.usage == receipt.usage == Usage(tokens_in=14, tokens_out=26, device_seconds=1.25)
+    assert answer.devices == receipt.devices == ["node-0.cpu0", "node-1.cpu0", "node-2.cpu0"]
+    assert (receipt.attempts, receipt.part_count, receipt.item_count, receipt.precision) == (7, 2, 0, "bfloat16")
+    assert (answer.stages.dispatched_at, answer.stages.finished_at) == (NOW, NOW + 5)
+    assert (answer.items, answer.epochs) == ([], [])
     assert RESULTS.decode(made.value) == answer
 
 

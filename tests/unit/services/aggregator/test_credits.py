@@ -11,6 +11,7 @@ from llmos.schemas.catalog import Quotas
 from llmos.schemas.job import LANES
 from llmos.services.aggregator.credits import Credits
 from tests.kit.bench import Bench, on_bench
+from tests.kit.ledger_kit import take
 
 LIMITS = Limits({lane: Limit(10, 1000) for lane in LANES}, Limit(1, 1))
 QUOTAS = {"acme": Quotas(tokens_per_second=1.0)}
@@ -18,7 +19,7 @@ QUOTAS = {"acme": Quotas(tokens_per_second=1.0)}
 
 async def _held(ctx: Context) -> None:
     holds = [Hold("a", "standard", 5, "acme"), Hold("b", "standard", 5, "demo")]
-    await ctx.ledger.hold(holds, LIMITS, 1e6, QUOTAS)
+    await take(ctx.ledger, holds, LIMITS, 1e6, QUOTAS)
 
 
 def test_holds_come_back_and_tokens_are_charged() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from llmos.infra.crypto.receipts import check_receipt
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Hold
-from llmos.infra.log.port import Place, TopicSpec
+from llmos.infra.log.port import Place, Refusal, TopicSpec
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.answered import Answered, Marks
 from llmos.infra.stages.reply_topics import MISSING_SECONDS
@@ -19,12 +20,14 @@ from llmos.infra.stages.transactional import Ready
 from llmos.schemas.base import Message, encode
 from llmos.schemas.dead import DEAD
 from llmos.schemas.ids import partition_of
-from llmos.schemas.partials import LowWatermark, Verdict
+from llmos.schemas.job import Usage
+from llmos.schemas.partials import LowWatermark, Spent, Verdict
 from llmos.schemas.results import RESULTS, USAGE, Answer, Receipt
 from llmos.services.aggregator.credits import Credits
 from llmos.services.aggregator.merger import Merger
 from llmos.services.ingest.credits import limits_of
 from tests.kit.bench import KEYS, HandClock, configured, context, head, record
+from tests.kit.ledger_kit import take
 from tests.kit.log_bench import everything
 from tests.unit.services.aggregator.making import BAD, outcome
 
@@ -198,7 +201,7 @@ async def test_credits_come_back_when_the_answer_is_written(fed: Fed) -> None:
     """Not before the commit, and the right one."""
     ledger = fed.ctx.ledger
     holds = [Hold(h.hold, h.lane, 1, h.tenant) for h in (ONE, TWO)]
-    await ledger.hold(holds, limits_of(fed.ctx.settings.ingest), 1000.0)
+    await take(ledger, holds, limits_of(fed.ctx.settings.ingest), 1000.0)
     ready = await fed.feed(outcome(ONE), written=False)
     assert (await ledger.use())["standard"].jobs == 2
     await fed.write(ready)
@@ -209,6 +212,19 @@ async def test_credits_come_back_when_the_answer_is_written(fed: Fed) -> None:
     giving_back.cancel()
     await ledger.release([TWO.hold])
     assert (await ledger.use())["standard"].jobs == 0
+
+
+async def test_a_verdict_charges_what_was_done_before_it(fed: Fed) -> None:
+    """Half a job that ends without the other half, whose attempt the scheduler has heard of."""
+    charged: Counter[str] = Counter()
+    fed.credits.give_back = lambda holds, tokens: charged.update(tokens)  # type: ignore[method-assign]
+    spent = [Spent(part=1, epoch=1, devices=["d"], usage=Usage(tokens_in=10, tokens_out=20, device_seconds=1.0))]
+    ended = msgspec.structs.replace(verdict(5, "expired", TWO), spent=spent)
+    (ready,) = await fed.feed(outcome(TWO), outcome(TWO, items="z", attempt=2), ended)
+    receipt: Receipt = USAGE.decode(ready.receipt.value)
+    assert receipt.usage == Usage(tokens_in=12, tokens_out=23, device_seconds=1.5)
+    assert (receipt.part_count, receipt.attempts, receipt.devices) == (1, 2, ["d", "node-0.cpu0"])
+    assert charged == {"demo": 35}
 
 
 async def test_an_answer_needs_no_ledger(fed: Fed) -> None:
@@ -237,14 +253,14 @@ async def test_a_missing_reply_topic_costs_only_the_copy(fed: Fed) -> None:
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.gone")))
     assert ready.copy is None
     assert check_receipt(ready.receipt.value, PUBLIC)
-    assert USAGE.decode(ready.receipt.value).reply_failed == "there is no topic reply.gone"
+    assert USAGE.decode(ready.receipt.value).reply_failed == "topic reply.gone is missing, or refused a moment ago"
     assert answers([ready]) == [(5, "completed", "a")]
 
 
 async def test_a_reply_topic_that_refuses_costs_only_the_copy(fed: Fed) -> None:
     """The answer stays as it was; the receipt says why, however long the reason is."""
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.here")), written=False)
-    bare = fed.merger.without_copy(ready, "too large " * 1000)
+    bare = fed.merger.without_copy(ready, Refusal("too large " * 1000, whole=False))
     assert (bare.copy, bare.result, bare.s, bare.place) == (None, ready.result, ready.s, ready.place)
     receipt: Receipt = USAGE.decode(bare.receipt.value)
     assert receipt.reply_failed.startswith("too large")

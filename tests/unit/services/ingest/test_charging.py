@@ -13,7 +13,7 @@ import pytest
 from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.macs import mac
 from llmos.infra.ledger.memory import MemoryLedger
-from llmos.infra.ledger.port import TenantUse
+from llmos.infra.ledger.port import Asked, TenantUse
 from llmos.infra.log.port import Out, Place, Record
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages import rereading
@@ -101,6 +101,30 @@ async def test_a_copy_of_a_refused_request_is_dead_too(ctx: Context) -> None:
     assert (await codes(handler, laid([signed(f"r{i}") for i in range(5)] + [late])))[-1] == "quota_exceeded"
     ctx.clock.at += 60.0  # type: ignore[attr-defined]
     assert await codes(handler, laid([late], 90)) == ["[replayed]"]
+
+
+async def test_a_batch_is_one_call_of_the_ledger(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nonces, quotas and credits together, of whatever needs any; dead records and clear refusals need none."""
+    asked: list[list[Asked]] = []
+    original = MemoryLedger.admit
+
+    async def admit(self: MemoryLedger, some: Sequence[Asked], *rest: Any) -> Any:
+        asked.append(list(some))
+        return await original(self, some, *rest)
+
+    monkeypatch.setattr(MemoryLedger, "admit", admit)
+    first, wrong = signed("a"), signed("b", reply_to="results")
+    records = laid([first, wrong, wrong, request("c", "quiet"), request("d", "quiet", reply_to="results"), first])
+    forbidden = "reply_topic_forbidden"
+    assert await codes(life(ctx), records) == [
+        "admitted", forbidden, "[replayed]", "admitted", forbidden, "[replayed]",
+    ]  # fmt: skip
+    (some,) = asked
+    assert [(one.hold is not None, len(one.nonce)) for one in some] == [
+        (True, 16), (False, 16), (False, 16), (True, 0), (True, 16),
+    ]  # fmt: skip
+    assert await codes(life(ctx), records[4:5]) == [forbidden]
+    assert len(asked) == 1
 
 
 async def test_a_crash_refuses_nobody(ctx: Context) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmos.infra.ledger.memory import MemoryLedger
-from llmos.infra.ledger.port import Hold, OverQuota
+from llmos.infra.ledger.port import Asked, Hold, OverQuota
 from llmos.infra.runtime.context import Context
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import Quotas
@@ -40,8 +40,8 @@ async def ctx(clock: HandClock) -> Context:
 NONE: dict[str, Quotas] = {}
 
 
-def holds(*names: str, lane: Lane = "standard", size: int = 10, tenant: str = "demo") -> list[Hold]:
-    return [Hold(name, lane, size, tenant) for name in names]
+def holds(*names: str, lane: Lane = "standard", size: int = 10, tenant: str = "demo") -> list[Asked]:
+    return [Asked(tenant, Hold(name, lane, size, tenant)) for name in names]
 
 
 def counts(

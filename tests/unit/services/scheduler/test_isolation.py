@@ -15,6 +15,7 @@ from llmos.infra.crypto.secrets import wrap_secret
 from llmos.infra.log.memory import MemoryBroker
 from llmos.infra.log.port import Place, TopicSpec
 from llmos.infra.log.topics import specs
+from llmos.infra.runtime.beside import run_beside
 from llmos.infra.stages.control_macs import FRESH_SECONDS, as_operator, as_scheduler
 from llmos.infra.stages.follower import Table
 from llmos.infra.stages.tenants import TenantTable
@@ -87,8 +88,7 @@ class Desks:
     async def answered(self, topic: str = OWN_TOPIC) -> dict[str, Any]:
         """Replies on a topic after a turn: by id, the error's code or the body without what tells of load."""
         await self.handler.turn()
-        for _ in range(self.replies.waiting):
-            await self.replies.answer_one()
+        await run_beside(self.replies.settled(), self.replies.run())
         place = Place(topic, 0)
         if not (await self.ctx.log.ends([place]))[place]:
             return {}
@@ -262,7 +262,7 @@ async def test_only_operators_command(message: Any, how: str) -> None:
     made = {
         "unsigned": lambda: message,
         "tenant": lambda: signed(message),
-        "control": lambda: as_scheduler(KEYS, message),
+        "control": lambda: msgspec.structs.replace(message, mac=as_scheduler(KEYS, message).mac[:32]),
         "another system": lambda: as_operator(Keyring.memory(), message),
         "changed": lambda: msgspec.structs.replace(as_operator(KEYS, message), id="d"),
     }[how]()

@@ -11,6 +11,7 @@ from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import mac
 from llmos.infra.log.port import Place, TopicSpec
 from llmos.infra.log.topics import spec_for
+from llmos.infra.runtime.beside import run_beside
 from llmos.infra.stages.control_macs import as_operator, by_scheduler
 from llmos.infra.stages.follower import Table
 from llmos.infra.stages.tenants import TenantTable
@@ -18,10 +19,12 @@ from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import CATALOG, Alias, NodeModels, Pin, Tenant
 from llmos.schemas.control import CONTROL, REPLY, Drain, ModelCommand, ModelOrder, Query, Reply, signed_control
-from llmos.schemas.telemetry import Heartbeat, LiveCounts, Residency
+from llmos.schemas.job import Task, Usage
+from llmos.schemas.telemetry import Heartbeat, LiveCounts, Progress, Residency, TasksStopped
 from llmos.services.scheduler.desk import Desk
 from llmos.services.scheduler.effects import Effects
 from llmos.services.scheduler.handler import SchedulerHandler
+from llmos.services.scheduler.jobs import Heard
 from llmos.services.scheduler.replies import Replies
 from llmos.services.scheduler.turn import Turn
 from tests.kit.bench import KEYS, NOW, SECRET, HandClock, configured, context, head, record, tenant
@@ -81,8 +84,7 @@ class Counter:
     async def take_turn(self) -> None:
         """A turn, and the replies that are due after it."""
         await self.handler.turn()
-        for _ in range(self.replies.waiting):
-            await self.replies.answer_one()
+        await run_beside(self.replies.settled(), self.replies.run())
 
     async def sent(self, topic: str, codec: Any) -> list[Any]:
         """What came to a topic since the last look, by key where a row was taken away."""
@@ -253,3 +255,13 @@ async def test_its_own_word_on_telemetry_shows_that_the_log_works(counter: Count
         counter.handler.other(record(encode(counts), topics.TELEMETRY))
         counter.desk.lose_silent(counter.clock.at + 10.0)
         assert (counter.desk.fleet.get("d") is None) == lost
+
+
+async def test_a_last_word_on_telemetry_reaches_its_task(counter: Counter) -> None:
+    """What an attempt had used when its worker stopped it."""
+    counter.desk.submission(0, 0, job_of(head("k")), counter.clock.at, False)
+    message = TasksStopped(device="d", incarnation=3, used=[Progress(Task(0, 0, 0, 1), 5, 6, 0.5)])
+    counter.handler.other(record(encode(message), topics.TELEMETRY))
+    task = counter.desk.jobs.task((0, 0, 0))
+    assert task is not None
+    assert task.heard == Heard(1, "d", Usage(tokens_in=5, tokens_out=6, device_seconds=0.5))

@@ -96,7 +96,7 @@ CHAT = {"messages": [{"role": "user", "content": "a b c"}], "max_tokens": 5}
             "'demo'", id="a clear payload",
         ),
         pytest.param(
-            admitted(ECHO, sealed=True), {"plaintext": "forbid"}, "invalid_request", "names no key", id="a clear answer"
+            admitted_of(sealed_request(ECHO)), {"plaintext": "forbid"}, "invalid_request", "names no key", id="a clear answer"
         ),
         pytest.param(admitted(ECHO), {"kinds": ["embed"]}, "not_allowed", "kind 'echo'", id="a kind it may not use"),
         pytest.param(admitted(ECHO), {"lanes": ["batch"]}, "not_allowed", "lane 'standard'", id="a lane it may not use"),

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.infra.crypto.credentials import ReplyKey
+from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.runtime.context import Context
 from llmos.infra.stages.one_in_one_out import DeadLettered, Emitted, Repeated
 from llmos.infra.stages.origins import Origins
@@ -22,9 +24,11 @@ from llmos.schemas.sealed import Job
 from llmos.services.verify import handler as module
 from llmos.services.verify.directory import ModelDirectory
 from llmos.services.verify.handler import THREAD_BYTES, VerifyHandler
-from tests.kit.bench import KEYS, head, record, tenant
+from tests.kit.bench import KEYS, head, origin, record, tenant
 from tests.kit.sealing import admitted_of, sealed_request
 from tests.unit.services.verify.handling import PLACE, echo, message_of, settle
+
+OWNER = ReplyKey.fresh()
 
 
 async def test_a_submission_is_sealed(handler: VerifyHandler) -> None:
@@ -185,7 +189,22 @@ async def test_a_sealed_request_is_opened_and_sealed_anew(handler: VerifyHandler
 
 async def test_an_envelope_that_does_not_open_is_a_refusal(handler: VerifyHandler) -> None:
     """Its sender gets an answer: whoever signed it, or has a policy without signatures, may have made a mistake."""
-    message = msgspec.structs.replace(admitted_of(sealed_request({"text": "a"})), metadata_digest=bytes(32))
+    message = msgspec.structs.replace(admitted_of(sealed_request({"text": "a"})), metadata=b"")
     refusal = message_of((await settle(handler, message))[0])
     assert isinstance(refusal, Refusal)
     assert (refusal.error.code, refusal.error.message) == ("envelope_rejected", "The envelope could not be opened.")
+
+
+async def test_nobody_has_an_answer_sealed_to_himself(handler: VerifyHandler, tenants: TenantTable) -> None:
+    """Who may read and write `admitted` copies a sealed request under a head with his own key, so as to read the answer."""
+    tenants.table.take(record(encode(sealed_row(KEYS, tenant(reply_key=OWNER.public))), "tenants", key=b"demo"))
+    thief, copies = ReplyKey.fresh(), []
+    for n, said in enumerate(({}, {"reply_key": OWNER.public})):
+        seen = admitted_of(sealed_request({"text": "a secret"}, request_id=f"r-{n}", **said), offset=2 * n)
+        head_ = msgspec.structs.replace(seen.head, origin=origin(2 * n + 1), reply_key=thief.public)
+        copies.append(message_of((await settle(handler, msgspec.structs.replace(seen, head=head_)))[0]))
+    left_open, named = copies
+    assert isinstance(left_open, Job)
+    assert left_open.head.reply_key == OWNER.public  # the tenant's own, so that the copy tells the thief nothing
+    assert isinstance(named, Refusal)
+    assert named.error.code == "envelope_rejected"

@@ -8,6 +8,7 @@ import pytest
 
 from llmos.pipelines.engine.residents import ResidentModels
 from llmos.schemas.errors import DeviceOutOfMemory
+from llmos.schemas.job import Usage
 from llmos.services.worker.crew import FAULT_SECONDS, FAULTS, Crew
 from llmos.services.worker.runners.base import Meter
 from llmos.services.worker.runners.events import (
@@ -18,6 +19,7 @@ from llmos.services.worker.runners.events import (
     TaskEnded,
     TaskExpired,
     TaskName,
+    TaskStopped,
 )
 from llmos.services.worker.runners.keeper import ModelKeeper
 from llmos.services.worker.runners.models import Models
@@ -172,5 +174,28 @@ def test_stopping_what_is_not_there_is_nothing() -> None:
     bench = Bench()
     assert bench.crew.stop((0, 1, 0, 1)) == []
     bench.start(1)
+    assert bench.crew.stop((0, 1, 0, 1)) == [TaskStopped((0, 1, 0, 1), Usage())]
     assert bench.crew.stop((0, 1, 0, 1)) == []
     assert not bench.crew.busy
+
+
+def test_who_leaves_before_the_end_is_told_with_what_it_used() -> None:
+    """Stopped, expired, broken by itself or by a bug; the counters of what is over are dropped, whatever ended it."""
+    bench = Bench()
+    for s, (what, deadline) in enumerate(
+        [("", 2000.0), ("", 1005.0), ("memory", 2000.0), ("raise", 2000.0), ("", 2000.0)]
+    ):
+        bench.start(s, what, deadline=deadline)
+        bench.meter.using((0, s, 0, 1)).tokens_in = 10 + s
+    assert bench.crew.stop((0, 0, 0, 1)) == [TaskStopped((0, 0, 0, 1), Usage(tokens_in=10))]
+    bench.now = 1005.0
+    events = [event for _ in range(2) for event in bench.crew.round()[0]]
+    assert [
+        (type(event), event.name[1], event.used.tokens_in)
+        for event in events
+        if isinstance(event, TaskExpired | TaskBroke)
+    ] == [(TaskExpired, 1, 11), (TaskBroke, 2, 12), (TaskBroke, 3, 13), (TaskBroke, 4, 14)]
+    bench.start(5)
+    bench.meter.using((0, 5, 0, 1)).tokens_in = 15
+    assert bench.round() == [("Began", 5), ("TaskEnded", 5)]
+    assert bench.meter.used == {}

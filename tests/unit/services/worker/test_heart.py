@@ -6,12 +6,14 @@ import asyncio
 
 import pytest
 
-from llmos.schemas.telemetry import TELEMETRY, DeviceLoad, Heartbeat, HostLoad
+from llmos.schemas.job import Task
+from llmos.schemas.telemetry import TELEMETRY, DeviceLoad, Heartbeat, HostLoad, Progress
 from llmos.services.worker.equipment import Equipment
-from llmos.services.worker.heart import LEAST_SECONDS, Heart
+from llmos.services.worker.heart import LEAST_SECONDS, LISTED_PROGRESS, Heart, progress
 from llmos.services.worker.held import HeldTasks
-from llmos.services.worker.runners.base import Meter
+from llmos.services.worker.runners.base import Meter, Used
 from tests.kit.bench import Bench, on_bench
+from tests.unit.services.worker.making import held_task
 
 pytestmark = pytest.mark.may_block  # time is virtual and nothing else runs on the loop
 
@@ -40,7 +42,8 @@ class Beating:
             models=lambda: self.models,
             sample=lambda: (HostLoad(memory_bytes=9), DeviceLoad(utilisation=0.5)),
         )
-        self.heart = Heart(self.ctx, equipment, 3, HeldTasks(60.0))
+        self.held = HeldTasks(60.0)
+        self.heart = Heart(self.ctx, equipment, 3, self.held)
 
     @property
     def beats(self) -> list[Heartbeat]:
@@ -78,6 +81,33 @@ def test_what_a_heartbeat_says() -> None:
         assert first.load == DeviceLoad(utilisation=0.5)
 
     on_bench(main)
+
+
+def test_a_heartbeat_says_what_tasks_have_used() -> None:
+    """Of those that are held and have used something; one may be in its first step, and not be known to run yet."""
+
+    async def main(bench: Bench) -> None:
+        beating = Beating(bench)
+        running, first_step, waiting = held_task(0), held_task(1), held_task(2)
+        running.running = True
+        for task in (waiting, first_step, running):
+            beating.held.take(task)
+            beating.meter.using(task.name)
+        beating.meter.used[running.name] = Used(5, 7, 0.5)
+        beating.meter.used[first_step.name] = Used(tokens_in=9)
+        beating.meter.used[0, 77, 0, 1] = Used(1, 1, 1.0)
+        await beating.heart.beat()
+        (beat,) = beating.beats
+        assert beat.progress == [Progress(running.work.task, 5, 7, 0.5), Progress(first_step.work.task, 9, 0, 0.0)]
+
+    on_bench(main)
+
+
+def test_a_heartbeat_has_a_bound() -> None:
+    """However many tasks there are."""
+    tasks = [Task(0, s, 0, 1) for s in range(2 * LISTED_PROGRESS)]
+    used = {(0, s, 0, 1): Used(tokens_in=s) for s in range(2 * LISTED_PROGRESS)}
+    assert [one.tokens_in for one in progress(tasks, used)] == [*range(1, LISTED_PROGRESS + 1)]
 
 
 def test_an_end_is_told_at_once_and_news_ten_times_a_second_at_most() -> None:

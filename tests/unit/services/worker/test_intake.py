@@ -21,15 +21,16 @@ from llmos.schemas.control import CancelTask, ModelOrder
 from llmos.schemas.dead import DEAD
 from llmos.schemas.errors import Fenced
 from llmos.schemas.ids import epoch_of
+from llmos.schemas.job import Task, Usage
 from llmos.schemas.partials import PARTIALS
 from llmos.schemas.sealed import SEALED
 from llmos.schemas.tasks import EchoInput
-from llmos.schemas.telemetry import TELEMETRY, TaskFailed
+from llmos.schemas.telemetry import TELEMETRY, Progress, TaskFailed, TasksStopped
 from llmos.schemas.work import Claim, Work
 from llmos.services.worker.held import HeldTasks
 from llmos.services.worker.intake import Intake
 from llmos.services.worker.publisher import Publisher
-from llmos.services.worker.runners.events import Assignment, Pins, TaskName
+from llmos.services.worker.runners.events import Assignment, Pins, TaskName, TaskStopped
 from llmos.services.worker.settling import Settler
 from tests.kit.bench import Bench, on_bench
 from tests.unit.services.worker.making import INCARNATION, work
@@ -342,5 +343,24 @@ def test_what_the_scheduler_ended_is_stopped() -> None:
         await running
         assert desk.runs[3:] == [((0, 0, 0, 1), None), ((0, 0, 1, 1), None), ((0, 2, 0, 1), ["hello"])]
         assert [task.work.task.s for task in desk.held] == [1, 2]
+
+    on_bench(main)
+
+
+def test_the_last_word_on_what_was_stopped_goes_out_at_once() -> None:
+    """What the parts of a submission had used that left together is one record."""
+
+    async def main(bench: Bench) -> None:
+        desk = Desk(bench)
+        running = asyncio.create_task(desk.publisher.run())
+        used = Usage(tokens_in=3, tokens_out=4, device_seconds=0.5)
+        desk.publisher.deliver([TaskStopped((0, 0, part, 1), used) for part in range(2)])
+        await desk.publisher.idle()
+        assert desk.sent("telemetry", TELEMETRY) == [
+            TasksStopped(
+                device=DEVICE, incarnation=INCARNATION, used=[Progress(Task(0, 0, part, 1), 3, 4, 0.5) for part in range(2)]
+            )
+        ]  # fmt: skip
+        running.cancel()
 
     on_bench(main)

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from llmos.infra.crypto.channels import EventBody, event_bound, item_bound, item_digest
 from llmos.infra.crypto.credentials import ReplyKey, ReplyKeys
 from llmos.infra.crypto.envelope import open_envelope, parse
+from llmos.infra.crypto.kept_secrets import RENEW_SECONDS, SECRETS, KeptSecrets
 from llmos.schemas.errors import EnvelopeRejected, TooLong
 from llmos.schemas.job import Item
 from llmos.schemas.partials import Outcome
 from llmos.schemas.stream import Tokens
-from llmos.services.worker import sealing
 from llmos.services.worker.held import HeldTask, HeldTasks
 from llmos.services.worker.runners.events import Event, ItemEnded, Produced, TaskEnded
-from llmos.services.worker.sealing import RENEW_SECONDS, SECRETS, OutputSeals
+from llmos.services.worker.sealing import OutputSeals
 from llmos.services.worker.settling import Settled, Settler
 from tests.kit.bench import NOW
 from tests.unit.services.worker.making import INCARNATION, held_task
@@ -65,7 +65,7 @@ class Life:
 def opened(item: Item, outcome: Outcome, key: ReplyKey = KEY, other: dict[str, Any] | None = None) -> bytes:
     """What the asker reads in an item; `other`: what it takes for its place instead of what is true."""
     bound = item_bound(outcome.head, item.part, outcome.task.epoch, item.output_index)
-    return open_envelope(ReplyKeys([key]), bound._replace(**(other or {})), item.output)
+    return open_envelope(ReplyKeys([key]), msgspec.structs.replace(bound, **(other or {})), item.output)
 
 
 def read(event: Tokens, key: ReplyKey = KEY, **other: Any) -> EventBody:
@@ -216,10 +216,10 @@ def test_one_secret_serves_a_minute() -> None:
     assert wrapped(asked(5), NOW) != later, "a clock that was set back does not prolong it"
 
 
-def test_so_many_secrets_are_kept_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_secrets_are_kept_at_most() -> None:
     """A client with a fresh reply key for every request costs time, and no memory; those used last stay."""
-    monkeypatch.setattr(sealing, "SECRETS", 2)
     seals = OutputSeals()
+    seals.secrets = KeptSecrets(most=2)
     keys = [ReplyKey.fresh() for _ in range(3)]
 
     def wrapped(key: ReplyKey) -> tuple[tuple[str, bytes], ...]:
@@ -230,7 +230,7 @@ def test_so_many_secrets_are_kept_at_most(monkeypatch: pytest.MonkeyPatch) -> No
     assert wrapped(keys[0]) == first
     wrapped(keys[2])  # the second one goes
     assert wrapped(keys[0]) == first
-    assert SECRETS >= 2
+    assert OutputSeals().secrets.most == SECRETS
 
 
 @pytest.mark.parametrize("reply_key", [LOW_ORDER, b"\x01", b"\x09" + bytes(32), b"\x02" + bytes(1216)])

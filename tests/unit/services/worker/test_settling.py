@@ -9,6 +9,7 @@ import pytest
 from llmos.schemas.errors import EngineFailed, TooLong
 from llmos.schemas.job import Item, Times, Usage
 from llmos.schemas.stream import State, Tokens
+from llmos.schemas.telemetry import Progress
 from llmos.services.worker.held import HeldTask, HeldTasks
 from llmos.services.worker.runners.classify import classify
 from llmos.services.worker.runners.events import (
@@ -21,6 +22,7 @@ from llmos.services.worker.runners.events import (
     TaskBroke,
     TaskEnded,
     TaskExpired,
+    TaskStopped,
     Waiting,
 )
 from llmos.services.worker.settling import Settled, Settler
@@ -212,3 +214,18 @@ async def test_an_expired_task_leaves_without_a_word() -> None:
     settled = settling.settle(TaskExpired(task.name))
     assert (settled.stream, settled.outcomes, settled.failed, len(settling.held)) == ([], [], [], 0)
     assert settled.expired == [task]
+    assert settled.stopped == [], "it used nothing"
+
+
+async def test_what_an_attempt_used_before_its_end_is_told() -> None:
+    """Of one that expired, of one that broke, and of one that is held no longer: it was stopped."""
+    expired, broken, stopped = held_task(0), held_task(1), held_task(2)
+    settling = Settling(expired, broken, stopped)
+    settling.held.drop(stopped.name)
+    used = Usage(tokens_in=1, tokens_out=2, device_seconds=0.5)
+    settled = settling.settle(
+        TaskExpired(expired.name, used), TaskBroke(broken.name, EngineFailed(problem="x"), used),
+        TaskStopped(stopped.name, used), TaskStopped((0, 9, 0, 1), Usage()),
+    )  # fmt: skip
+    assert settled.stopped == [Progress(task.work.task, 1, 2, 0.5) for task in (expired, stopped)]
+    assert [failed.usage for failed in settled.failed] == [used]

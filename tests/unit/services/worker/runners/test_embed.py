@@ -66,6 +66,9 @@ def test_tasks_of_one_model_are_one_batch(bench: Bench, encoder: str) -> None:
     assert {len(vector) for vector in together.values()} == {WIDTH}
     seconds = [event.device_seconds for event in events if isinstance(event, TaskEnded)]
     assert seconds[0] == pytest.approx(2 * seconds[1])
+    used = [bench.meter.used[0, s, 0, 1] for s in texts]
+    assert [(one.tokens_in, one.tokens_out) for one in used] == [(8, 0), (4, 0)]
+    assert [one.device_seconds for one in used] == pytest.approx(seconds)
     assert {event.precision for event in events if isinstance(event, TaskEnded)} == {"float32"}
     assert bench.meter.tasks[encoder, "embed"] == 5
     assert bench.meter.prefill_tokens[encoder, "embed"] == bench.meter.tokens_in[encoder, "embed"]
@@ -103,6 +106,7 @@ def test_a_lone_bad_text_is_tried_once(bench: Bench, encoder: str, breaks: list[
     runner.start(task(1, encoder, BAD))
     assert isinstance(runner.step()[-1], TaskBroke)
     assert breaks == [1]
+    assert bench.meter.used[0, 1, 0, 1].tokens_in > 0, "the model had begun to read it"
 
 
 def test_batches_are_bounded(bench: Bench, encoder: str, breaks: list[int]) -> None:

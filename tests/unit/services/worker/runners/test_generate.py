@@ -237,6 +237,28 @@ def test_cancelled_between_steps(bench: Bench, decoder: str) -> None:
     assert resident.active == 0
 
 
+def test_what_a_task_has_used_is_counted_as_it_goes(bench: Bench, decoder: str) -> None:
+    """The prompt from the step that begins its prefill, each token as it is told, device time with every step; at the end
+    what the outcome says. Several outputs of one prompt read it once."""
+    runner = GenerateRunner(bench.models, bench.meter)
+    bench.load(decoder)
+    runner.start(task(1, decoder, max_tokens=20, n=2))
+    used = bench.meter.used[0, 1, 0, 1]
+    assert (used.tokens_in, used.tokens_out, used.device_seconds) == (0, 0, 0.0)
+    events: list[Event] = []
+    while runner.busy():
+        before = used.device_seconds
+        events += runner.step()
+        assert used.tokens_in > 0
+        assert used.tokens_out == sum(event.tokens for event in events if isinstance(event, Produced))
+        assert used.device_seconds > before
+    ended = [event for event in events if isinstance(event, ItemEnded)]
+    assert used.tokens_in == sum(event.tokens_in for event in ended)
+    assert used.tokens_out == sum(event.tokens_out for event in ended) == 40
+    (last,) = [event for event in events if isinstance(event, TaskEnded)]
+    assert used.device_seconds == last.device_seconds
+
+
 def test_a_stopped_task_may_come_again(bench: Bench, decoder: str) -> None:
     """Another attempt of the same name begins from the start."""
     runner = GenerateRunner(bench.models, bench.meter)
