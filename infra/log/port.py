@@ -130,7 +130,7 @@ class Refusal(NamedTuple):
 
     reason: str
     whole: bool
-    """The place is missing or takes nothing at all; else it refuses some of these records, and may take others."""
+    """The place is missing or takes nothing at all; else it may take some of these records, or take them by themselves."""
 
 
 class Unwritable(Exception):

@@ -162,26 +162,28 @@ class Transactional:
     async def _spare(self, transactors: Sequence[Transactor], ready: list[Ready], refused: Unwritable) -> None:
         """A `reply_to` that cannot be written never blocks a partition: the answers go without their copies.
 
-        What refuses everything is not tried again; of what refuses a record, each answer is tried by itself.
+        What refuses everything is not tried again; else each topic is tried by itself, and at last each answer.
         """
         refusals = refused.refusals
         copies = {answer.copy[0] for answer in ready if answer.copy is not None}
         if not copies.issuperset(refusals):
             raise Ambiguous(operation="writing answers", problem=str(refused))
         together: list[Ready] = []
-        alone: list[Ready] = []
+        apart: dict[Place, list[Ready]] = {}
         for answer in ready:
             refusal = None if answer.copy is None else refusals.get(answer.copy[0])
-            if refusal is None:
+            if answer.copy is None or refusal is None:
                 together.append(answer)
             elif refusal.whole or len(ready) == 1:
                 together.append(self._merger.without_copy(answer, refusal))
             else:
-                alone.append(answer)
+                apart.setdefault(answer.copy[0], []).append(answer)
         if together:
             await self._write(transactors, together)
-        for answer in alone:
-            await self._write(transactors, [answer])
+        by_itself = not together and len(apart) == 1
+        for answers in apart.values():
+            for part in [[answer] for answer in answers] if by_itself else [answers]:
+                await self._write(transactors, part)
 
     async def _commit(self, reader: Reader, *, force: bool) -> None:
         now = asyncio.get_running_loop().time()

@@ -20,6 +20,7 @@ from llmos.schemas.errors import (
     NeverFits,
     NotFinite,
 )
+from llmos.schemas.ids import attempt_of
 from llmos.schemas.job import ErrorInfo, Task, Usage, error_info
 from llmos.schemas.partials import VerdictKind
 from llmos.schemas.results import Receipt
@@ -100,7 +101,9 @@ class JobDesk:
         job = self.jobs.live.get((receipt.partition, receipt.s))
         if job is None:
             return
-        if self._close(job):
+        # The receipt may come before word of the outcome it is of: that attempt has ended. Another one may be at work.
+        ended = receipt.status == "completed" and not any(_is_repeated(task) for task in job.tasks)
+        if self._close(job) and not ended:
             self.effects.cancel_tasks(receipt.partition, receipt.s)
         self.deaths.ended(job)
         self.answered_holds.append(job.head.hold)
@@ -248,3 +251,8 @@ class JobDesk:
 
 def _group_of(task: LiveTask, avoid: str = "") -> Group:
     return task.group._replace(alone=task.deaths >= SUSPECT_DEATHS, avoid=avoid)
+
+
+def _is_repeated(task: LiveTask) -> bool:
+    """Whether an attempt before the present one may have made the outcome; one of an earlier scheduler, too."""
+    return task.job.restored or attempt_of(task.epoch) > 1

@@ -21,6 +21,8 @@ LOOK_SECONDS = 0.25
 """How often it is asked whether the topics that are late are still there."""
 _PATIENCE = 3
 """When `results` and `usage` are late, too, the broker is: only after this part of a request's time the copies are blamed."""
+_SUSPECTS = 4
+"""So many late copies are tried again, each place by itself; more of them would take too long."""
 
 Wire = Callable[[str], str]
 """A topic's name as Kafka knows it."""
@@ -118,7 +120,9 @@ async def _hung(
         if own_in is None and waiting.isdisjoint(own):
             own_in = now
         if (own_in is not None and now - own_in >= COPY_SECONDS) or now - began >= seconds / _PATIENCE:
-            return dict.fromkeys(late, Refusal(f"it took nothing for {now - began:.1f} s", whole=True))
+            # One of a few may have held up the others: each is to be tried by itself.
+            whole = not 1 < len(late) <= _SUSPECTS
+            return dict.fromkeys(late, Refusal(f"it took nothing for {now - began:.1f} s", whole=whole))
 
 
 async def _missing(places: Iterable[Place], queries: Queries) -> list[Place]:

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from llmos.infra.log.kafka.batches import fill
-from llmos.infra.log.kafka.clients import Clients, stop_producer
+from llmos.infra.log.kafka.clients import Clients, cut_producer, stop_producer
 from llmos.infra.log.kafka.errors import RAISED, describe
 from llmos.infra.log.port import Out, Place
 
@@ -29,6 +29,7 @@ class Offers:
         self._clients = clients
         self._current: _Shared | None = None
         self._starting = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def offer(self, place: Place, topic: str, records: Sequence[Out]) -> bool:
         """Whether the records, in order, are in the log; `topic` is the name on the wire."""
@@ -46,8 +47,14 @@ class Offers:
             if shared is not None:
                 shared.users -= 1
                 if shared.users == 0 and shared is not self._current:
-                    await stop_producer(shared.producer)
+                    self._end(shared.producer)
         return True
+
+    def _end(self, producer: Any) -> None:
+        """Beside: it may hang for seconds in what it could not send."""
+        task = asyncio.create_task(_cut_and_stop(producer), name="ending a producer of offers")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _begun(self) -> _Shared:
         """The producer to use now, with one user more."""
@@ -60,10 +67,12 @@ class Offers:
         return self._current
 
     async def close(self) -> None:
-        """Ends the producer; bounded in time."""
+        """Ends the producers; bounded in time."""
         shared, self._current = self._current, None
         if shared is not None and shared.users == 0:
-            await stop_producer(shared.producer)  # else whoever uses it last does
+            self._end(shared.producer)  # else whoever uses it last does
+        if self._ending:
+            await asyncio.wait(self._ending)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,3 +86,8 @@ async def _write(producer: Any, topic: str, partition: int, records: Sequence[Ou
     while start < len(records):
         batch, start = fill(producer, records, start)
         await (await producer.send_batch(batch, topic, partition=partition))
+
+
+async def _cut_and_stop(producer: Any) -> None:
+    await cut_producer(producer)
+    await stop_producer(producer)

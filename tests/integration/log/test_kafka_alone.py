@@ -9,13 +9,15 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import InvalidTransactionTimeout
 
-from llmos.infra.log.kafka import KafkaLog
+from llmos.infra.log.kafka import KafkaLog, deliveries
 from llmos.infra.log.kafka.clients import stop_producer
-from llmos.infra.log.port import Commit, Out, Place, TopicSpec
+from llmos.infra.log.port import Commit, Out, Place, TopicSpec, Transactor, Unwritable
 from llmos.infra.log.topics import ensure_topics
 from llmos.infra.settings import Settings
 from llmos.infra.settings.tree import Kafka
+from llmos.schemas import topics
 from llmos.schemas.errors import Ambiguous, BadSetting, Fenced, LayoutMismatch, Unreachable
 from llmos.schemas.topics import TABLE
 from tests.kit.log_bench import A0, collect, everything, outs, spec, values
@@ -92,6 +94,92 @@ async def test_an_open_transaction_holds_readers_back_until_its_successor_starts
     await successor.close()
     await dead.stop()
     await log.close()
+
+
+@pytest.mark.parametrize("topic", [topics.REQUESTS["standard"], topics.CONTROL, topics.work_topic("cpu-0")])
+async def test_a_strangers_open_transaction_holds_nobody_up(settings: Settings, topic: str) -> None:
+    """What we do not write in transactions is read as it lies, the stranger's record too, and its markers passed over."""
+    log = await KafkaLog.connect(settings.kafka, "one")
+    place = Place(topic, 0)
+    await log.ensure([spec(topic, 1), spec(topics.USAGE, 1)])
+    stranger = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap, transactional_id=f"{settings.kafka.topic_prefix}stranger"
+    )
+    await stranger.start()
+    await stranger.begin_transaction()
+    await stranger.send_and_wait(f"{settings.kafka.topic_prefix}{topic}", b"open", partition=0)
+    await log.emit(place, outs("behind"))
+    reader = log.reader()
+    reader.assign({place: 0, Place(topics.USAGE, 0): 0})
+    assert values(await collect(reader, 2)) == ["open", "behind"]
+    await stranger.abort_transaction()
+    await log.emit(place, outs("later"))
+    ours = await log.transactor("t")
+    await ours.transact({Place(topics.USAGE, 0): outs("receipt")})
+    assert sorted(values(await collect(reader, 2))) == ["later", "receipt"]
+    assert await reader.read(0.5) == {}
+    assert [reader.position(place), await log.ends([place])] == [4, {place: 4}]
+    await reader.close()
+    await stranger.stop()
+    await log.close()
+
+
+async def test_transactions_that_strangers_may_open_end_soon(settings: Settings) -> None:
+    """The embedded broker takes none that may stay open for longer than ours."""
+    stranger = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka.bootstrap,
+        transactional_id="stranger",
+        transaction_timeout_ms=round(settings.kafka.request_seconds * 2000) + 1,
+    )
+    with pytest.raises(InvalidTransactionTimeout):
+        await stranger.start()
+    await stop_producer(stranger)
+
+
+@pytest.mark.parametrize("noticed", [True, False], ids=["seen to be missing", "late"])
+async def test_a_reply_topic_that_hangs_costs_its_copies_only(
+    settings: Settings, noticed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transaction is undone in seconds and told; the transactor goes on, without it and with it once it is back."""
+    log = await KafkaLog.connect(settings.kafka, "one")
+    results, usage, trap, other = (Place(topic, 0) for topic in (topics.RESULTS, topics.USAGE, "reply.trap", "reply.x"))
+    await log.ensure([spec(place.topic, 1) for place in (results, usage, trap, other)])
+    wire = f"{settings.kafka.topic_prefix}reply.trap"
+    transactor = await log.transactor("t")
+    await transactor.transact({place: outs("0") for place in (results, usage, trap, other)})
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap)
+    await admin.start()
+    await admin.delete_topics([wire])
+    await admin.close()
+    if not noticed:
+        monkeypatch.setattr(deliveries, "_missing", _none_missing)
+    with pytest.raises(Unwritable) as refused:
+        await transactor.transact({place: outs("lost") for place in (results, usage, trap, other)})
+    # While a transaction names a topic that is gone, the broker lets no other topic into it.
+    suspects = {place: refusal.whole for place, refusal in refused.value.refusals.items()}
+    assert suspects == ({trap: True} if noticed else {trap: False, other: False})
+    await transactor.transact({place: outs("1") for place in (results, usage, other)})
+    await log.ensure([spec("reply.trap", 1)])
+    await _until_taken(transactor, trap)
+    for place in (results, usage, other):
+        assert values(await everything(log, place)) == ["0", "1"]
+    assert values(await everything(log, trap)) == ["again"]
+    await log.close()
+
+
+async def _none_missing(places: object, queries: object) -> list[Place]:
+    return []
+
+
+async def _until_taken(transactor: Transactor, place: Place) -> None:
+    """A topic that was just made may refuse for a moment."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await transactor.transact({place: outs("again")})
+            except Unwritable:
+                continue
+            return
 
 
 async def test_a_write_without_an_answer_is_ambiguous(settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from llmos.infra.log.kafka import KafkaLog
 from llmos.infra.log.port import Out, Record
 from llmos.infra.settings import Settings
-from tests.kit.log_bench import A0, collect, outs, spec, values
+from tests.kit.log_bench import A0, collect, everything, outs, spec, values
 
 
 class _Odd(str):
@@ -76,5 +77,29 @@ async def test_a_deleted_topic_costs_an_offer_and_nothing_else(settings: Setting
         assert not await log.offer(gone, outs("b"))
         assert await log.emit(A0, outs("c")) == 0
         assert await log.offer(A0, outs("d"))
+    finally:
+        await log.close()
+
+
+async def test_offers_beside_one_that_hangs_are_written(settings: Settings) -> None:
+    """Also those on their way at the moment when it is given up, and those after it."""
+    log = await KafkaLog.connect(settings.kafka, "one")
+    try:
+        await log.ensure([spec(), spec("reply.gone", 1)])
+        gone = A0._replace(topic="reply.gone")
+        assert await log.offer(gone, outs("a"))
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka.bootstrap)
+        await admin.start()
+        await admin.delete_topics([f"{settings.kafka.topic_prefix}reply.gone"])
+        await admin.close()
+        hanging = asyncio.create_task(log.offer(gone, outs("b")))
+        taken = 0
+        while not hanging.done():
+            assert await log.offer(A0, outs(str(taken)))
+            taken += 1
+        assert not await hanging
+        assert await log.offer(A0, outs("after"))
+        assert taken > 1
+        assert values(await everything(log, A0)) == [*map(str, range(taken)), "after"]
     finally:
         await log.close()

@@ -308,6 +308,22 @@ def test_only_the_answer_that_is_too_large_loses_its_copy() -> None:
     on_bench(main, settings=QUICK)
 
 
+def test_each_topic_that_refuses_something_is_tried_by_itself() -> None:
+    """Large answers for two topics of small records lose their copies, small ones for the same topics keep them."""
+
+    async def main(bench: Bench) -> None:
+        bench.broker.create([TopicSpec(f"reply.{name}", 1, 3600.0, False, 1) for name in "ab"])
+        pad = " " * 70_000
+        async with stage(bench.context(), Copier()):
+            await put(bench, f"0{pad}>reply.a", "1>reply.a", f"2{pad}>reply.b", "3>reply.b", "4")
+            await asyncio.sleep(1.0)
+        assert [bench.values(f"reply.{name}") for name in "ab"] == [[b"answer 1>reply.a"], [b"answer 3>reply.b"]]
+        assert [s for s, reason in sorted(receipts(bench).items()) if reason] == [0, 2]
+        assert sorted(receipts(bench)) == [0, 1, 2, 3, 4]
+
+    on_bench(main, settings=QUICK)
+
+
 class OneHangs:
     """A topic that takes nothing and refuses nothing."""
 

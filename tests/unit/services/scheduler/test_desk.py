@@ -100,6 +100,23 @@ async def test_a_receipt_before_the_outcome_stops_the_work(office: Office) -> No
     assert office.desk.jobs.live == {}
 
 
+@pytest.mark.parametrize("before", ["nothing", "an attempt", "a scheduler"])
+async def test_a_completed_job_stops_only_attempts_that_may_still_run(office: Office, before: str) -> None:
+    """Of a first attempt there is nothing left to stop; another may have been overtaken by the one before it."""
+    head = office.submit(restored=before == "a scheduler", timeout=10_000.0)
+    office.beat()
+    office.take_turn()
+    if before == "an attempt":
+        office.fail(office.task())
+    office.take_turn(1000.0)
+    assert office.states() == "dispatched"
+    office.receive(head)
+    assert await office.sent("control") == ([] if before == "nothing" else [CancelTask(partition=0, s=0)])
+    device = office.desk.fleet.get("d")
+    assert device is not None
+    assert device.in_flight == {}
+
+
 @pytest.mark.parametrize("at_work", [False, True])
 async def test_a_cancel_ends_a_live_job(office: Office, at_work: bool) -> None:
     """A verdict goes out once; workers are told only where there is something to stop."""
