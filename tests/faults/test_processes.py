@@ -23,7 +23,7 @@ from llmos.infra.runtime.processes import service_spec
 from llmos.schemas.ids import attempt_of
 from tests.kit.counter import Reader, tally
 from tests.kit.live import SECONDS, asleep, clean_environment, devices_alive, make_topic, origin, until
-from tests.kit.load import GENERATE, Load, Wanted, judge
+from tests.kit.load import GENERATE, Load, judge
 from tests.stack import Stack
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -57,12 +57,11 @@ def load_on(stack: Stack) -> Load:
 async def test_the_counter_finds_what_is_injected(stack: Stack) -> None:
     """An answer written twice and one left out, by a plain producer, are seen; and so is a wrong output."""
     bootstrap, topic = stack.settings.kafka.bootstrap, "reply.injected"
-    async with Client(stack.settings) as client:
-        submissions = [await client.submit("echo", {"text": str(i)}) for i in range(3)]
-        for submission in submissions:
-            await client.result(submission, SECONDS)
+    async with load_on(stack) as load:
+        await load.more(3)
+    origins = list(load.acknowledged)[:3]
+    wanted = [load.acknowledged[place] for place in origins]
     real = Reader(bootstrap, "results")
-    origins = [origin(submission) for submission in submissions]
     answers = [await real.one(place, SECONDS) for place in origins]
     assert tally(origins, answers).clean
 
@@ -81,8 +80,8 @@ async def test_the_counter_finds_what_is_injected(stack: Stack) -> None:
     assert found.lost == [origins[2]]
     with pytest.raises(AssertionError, match="1 have nothing"):
         await injected.until(origins, 1.0)
-    assert judge(Wanted("echo", "0"), answers[0]) == ""
-    assert judge(Wanted("echo", "0"), answers[1])
+    assert judge(wanted[0], answers[0]) == ""
+    assert judge(wanted[0], answers[1])
 
 
 @pytest.mark.parametrize("name", SERVICES)
