@@ -28,8 +28,14 @@ demo: $(READY)  ## start everything, run the main job on real input, print a rep
 up: $(READY)  ## run the system until Ctrl-C, durable under .llmos
 	$(BIN)/llmos up
 
+# What needs no process beside its own runs on all cores; what starts systems has the machine for itself.
+ALONE := tests/unit tests/faults/test_schedules.py
+
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	@failed=0; \
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ALONE) || failed=1; \
+	$(BIN)/python -m pytest $(ALONE:%=--ignore=%) || failed=1; \
+	exit $$failed
 
 fuzz: $(READY)  ## look for records that break a stage, FUZZ_SECONDS (60) for each target
 	$(BIN)/python -m tests.fuzz
