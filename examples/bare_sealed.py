@@ -112,10 +112,11 @@ def request_of(credentials: Credentials, lane: str) -> dict:
         hashlib.sha256(packed).digest(),
     ]  # fmt: skip
     payload = seal(credentials.ingress, bound, msgpack.packb({"prompt": "ROMEO:\n", "max_tokens": 24}))
+    how = msgpack.packb([0, "", None])  # bytes of `input` (there is none), its content type, no checksum
     return {
         "type": "request/1", "request_id": request_id, "tenant": credentials.tenant, "kind": kind, "model": model,
         "payload": payload, "sealed": True, "events": "tokens", "submitted_at": now, "nonce": nonce,
-        "mac": hmac.digest(credentials.secret, b"llmos-request-3\0" + packed + payload, "sha256"),
+        "mac": hmac.digest(credentials.secret, b"llmos-request-4\0" + how + packed + payload, "sha256"),
     }  # fmt: skip
 
 
@@ -138,7 +139,8 @@ def output_of(credentials: Credentials, answer: dict, item: dict) -> dict:
     ]  # fmt: skip
     output = unseal(credentials.reply_keys, bound, item["output"])
     key = hmac.digest(credentials.secret, b"llmos-output-digest-1\0" + answer["job_id"], "sha256")
-    digest = hmac.digest(key, msgpack.packb(["llmos-item-1", index, output, ""]), "sha256")
+    said = ["llmos-item-2", index, len(answer["items"]), output, ""]  # the number of items: none was left out
+    digest = hmac.digest(key, msgpack.packb(said), "sha256")
     if not hmac.compare_digest(digest, item["digest"]):
         raise ValueError("the output is none of the system's")
     return msgpack.unpackb(output)
@@ -181,7 +183,10 @@ def show(credentials: Credentials, answer: dict) -> None:
     print("status:", answer["status"])
     if answer["status"] != "completed":
         sys.exit(answer["error"]["message"])
-    for item in answer["items"]:
+    items = sorted(answer["items"], key=lambda item: item["output_index"])
+    if not items or [item["output_index"] for item in items] != list(range(len(items))):
+        sys.exit("an output is missing, or there twice")
+    for item in items:
         print("text:", repr(output_of(credentials, answer, item)["text"]))
 
 

@@ -12,6 +12,7 @@ from llmos.schemas.limits import (
     Count,
     Digest,
     JobId,
+    Label,
     ModelRef,
     Name,
     Offset,
@@ -39,6 +40,7 @@ class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task/1"):
 
     partition: Partition
     s: Offset
+    at: Seconds = 0.0
     mac: Signature = b""
 
 
@@ -67,7 +69,7 @@ class Drain(Message, frozen=True, kw_only=True, tag="drain/1"):
     device: Name
     at: Seconds
     undo: bool = False
-    id: str = ""
+    id: Label = ""
     """Of the reply, where one is wanted."""
     reply_to: TopicName | None = None
     mac: Signature = b""
@@ -81,9 +83,9 @@ class ModelCommand(Message, frozen=True, kw_only=True, tag="model_command/1"):
     what: Literal["alias", "unalias", "pin", "unpin", "load", "unload", "verify"]
     model: ModelRef = ""
     """Name, alias or identity; empty for `unalias`, and for `verify` of all models."""
-    alias: str = ""
+    alias: Label = ""
     """Of `alias` and `unalias`: the name that is to stand for the model."""
-    device: str = ""
+    device: Label = ""
     """Empty: every device whose node has it."""
     at: Seconds
     reply_to: TopicName | None = None
@@ -94,9 +96,9 @@ class ModelOrder(Message, frozen=True, kw_only=True, tag="model_order/1"):
     """The scheduler to the workers: load, unload or verify this model on this device."""
 
     what: Literal["load", "unload", "verify"]
-    identity: str
+    identity: Label
     """Empty: all models (of `verify`)."""
-    device: str = ""
+    device: Label = ""
     """Empty: every device."""
     at: Seconds
     mac: Signature = b""

@@ -378,6 +378,14 @@ class KeyringMismatch(OperatorError):
     code = "keyring_mismatch"
 
 
+class SecretUnreadable(OperatorError):
+    """No key of the keyring here opens the secret of tenant {tenant!r} (it is under key {key_id}): put back the keyring that
+    has this key, or give the tenant another secret (`llmos tenants rotate-secret`) or erase it; until then no request is
+    taken, so that none of this tenant's is lost."""
+
+    code = "secret_unreadable"
+
+
 class TenantTaken(OperatorError):
     """There is a tenant {tenant!r} already, or one whose name with a dot begins or continues it ({other!r}); choose another
     name."""
@@ -404,7 +412,7 @@ class NotReplayable(OperatorError):
 
 
 class ReceiptForged(OperatorError):
-    """The receipt of {job} is not as it was signed: {problem}."""
+    """{count} of {of} receipts are not as they were signed{told}; they are not counted."""
 
     code = "receipt_forged"
 

@@ -54,6 +54,8 @@ Text = Annotated[str, Meta(max_length=PAYLOAD_BYTES)]
 Short = Annotated[str, Meta(max_length=2048)]
 """A message for people."""
 Code = Annotated[str, Meta(max_length=64)]
+Label = Annotated[str, Meta(max_length=128)]
+"""A name, or the id of a reply; empty where there is none."""
 Traceparent = Annotated[str, Meta(max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Offset = Annotated[int, Meta(ge=0, le=2**63 - 1)]

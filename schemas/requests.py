@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from llmos.schemas.base import Codec, Message, Value, without_values
+from llmos.schemas.base import MSGPACK, Codec, Message, Value, without_values
 from llmos.schemas.errors import Malformed
 from llmos.schemas.job import Events, Lane
 from llmos.schemas.limits import (
@@ -103,14 +103,22 @@ def read_metadata(data: bytes) -> Metadata:
         raise Malformed(problem=without_values(problem)[:500]) from None
 
 
-def signed_bytes(request: Request, lane: str) -> bytes:
-    """What the MAC covers: see `signed_over`."""
-    return signed_over(metadata_bytes(request, lane), body_of(request))
+def signed_bytes(request: Request, lane: str, content_type: str = MSGPACK) -> bytes:
+    """What the MAC covers, of a record of this content type: see `signed_over`."""
+    return signed_over(metadata_bytes(request, lane), request, content_type)
 
 
-def signed_over(metadata: bytes, body: bytes) -> bytes:
-    """What the MAC covers: a label, the metadata, the payload as it is sent. MessagePack says where the metadata end."""
-    return b"".join((b"llmos-request-3\0", metadata, body))
+def signed_over(metadata: bytes, request: Request, content_type: str) -> bytes:
+    """What the MAC covers: a label, how the body is given, the metadata, the body as it is sent.
+
+    How: MessagePack of the bytes of `input`, its content type (empty where there is none: what `payload` holds is always
+    MessagePack) and the checksum. So no byte can be read in another way, as part of another field, or held to another
+    checksum. MessagePack says where both parts end. Of a request's fields only `traceparent` is not covered: it steers nothing,
+    and what lies on the way may set it.
+    """
+    inline = bytes(request.input)
+    how = msgspec.msgpack.encode([len(inline), content_type if inline else "", request.crc32c])
+    return b"".join((b"llmos-request-4\0", how, metadata, inline, request.payload))
 
 
 def body_of(request: Request) -> bytes:

@@ -55,6 +55,9 @@ EPOCHS = "epochs"
 _LANES: dict[str, Lane] = {name: lane for lane, name in REQUESTS.items()}
 _WORK = re.compile(r"work\.([A-Za-z0-9._-]+)")
 
+OPERATOR_REPLIES = "reply.operator."
+"""Topics of replies to operators begin so; no tenant has this name, so that none of these is a tenant's own."""
+
 
 def work_topic(device: str) -> str:
     """The topic of a device's tasks."""

@@ -133,7 +133,7 @@ def sealed_item(parties: Parties, head: Head, key: bytes, output: bytes) -> byte
     bound = item_bound(head, 0, 1, 0)
     envelope = parties.answering.data_key(bound).seal(bound, output)
     return msgspec.msgpack.encode(
-        Item(output_index=0, output=envelope, sealed=True, digest=item_digest(key, 0, output, ""))
+        Item(output_index=0, output=envelope, sealed=True, digest=item_digest(key, 0, 1, output, ""))
     )
 
 

@@ -61,23 +61,27 @@ def _request_bound(tenant: str, job: bytes, kind: str, request_id: str, metadata
     )
 
 
-def part_bound(head: Head, index: int) -> Bound:
-    """Binding of part `index` of a job; inside is a `PartBody`.
+def part_bound(head: Head, index: int, first_item: int, items: int) -> Bound:
+    """Binding of part `index` of a job, whose items are `items` from `first_item` on; inside is a `PartBody`.
 
     It is bound to the reply key and to the model's identity, too: who may write to the log could otherwise send a copy of it
-    under a head that names a key of his own, and have the worker seal the output for him.
+    under a head that names a key of his own, and have the worker seal the output for him. And to the place of its items among
+    those of the job: else outputs would change places. (Their number is the sequence, the first one the item, so that all
+    parts of a job have the same `extra`, and one data key.)
     """
+    about = ["llmos-part-2", head.reply_key, head.model, head.parts, head.items]
     return Bound(
         tenant=head.tenant,
         channel="part",
         job_id=head.job_id,
         part=index,
         kind=head.kind,
-        sequence=index,
+        sequence=items,
         content_type=MSGPACK,
         schema=f"{head.kind}-input/2",
         request_id=head.request_id,
-        extra=hashlib.sha256(msgspec.msgpack.encode(["llmos-part-1", head.reply_key, head.model])).digest(),
+        item=first_item,
+        extra=hashlib.sha256(msgspec.msgpack.encode(about)).digest(),
     )
 
 
@@ -119,9 +123,12 @@ def digest_key(secret: bytes, job: bytes) -> bytes:
     return hmac.digest(secret, b"llmos-output-digest-1\0" + job, "sha256")
 
 
-def item_digest(key: bytes, output_index: int, output: bytes, code: str) -> bytes:
-    """Digest of an item's clear output (MessagePack of the kind's output), or of its error's code; 32 bytes."""
-    said = msgspec.msgpack.encode(["llmos-item-1", output_index, output, code])
+def item_digest(key: bytes, output_index: int, items: int, output: bytes, code: str) -> bytes:
+    """Digest of an item's clear output (MessagePack of the kind's output), or of its error's code; 32 bytes.
+
+    `items`: how many the job has, so that none can be left out of the answer.
+    """
+    said = msgspec.msgpack.encode(["llmos-item-2", output_index, items, output, code])
     return hmac.digest(key, said, "sha256")
 
 

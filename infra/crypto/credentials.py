@@ -15,6 +15,7 @@ from llmos.infra.crypto import hpke
 from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.private_file import read_private, write_private
+from llmos.infra.wording import in_words
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
 
@@ -114,7 +115,7 @@ def load_public_keys(path: Path) -> list[PublicKey]:
     except OSError as problem:
         raise _bad(f"{path}: {problem.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise _bad(f"{path} holds no public keys: {problem}") from None
+        raise _bad(f"{path} holds no public keys: {in_words(problem)}") from None
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -132,7 +133,7 @@ def load_credentials(path: Path) -> Credentials:
     try:
         return msgspec.json.decode(data, type=Credentials)
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise _bad(f"{path} holds no credentials: {problem}") from None
+        raise _bad(f"{path} holds no credentials: {in_words(problem)}") from None
 
 
 def save_credentials(credentials: Credentials, path: Path) -> None:

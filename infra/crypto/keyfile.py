@@ -19,6 +19,7 @@ import msgspec
 from llmos.infra.crypto.keyring import KeyEntry, Keyring, bad
 from llmos.infra.crypto.private_file import MODE, read_private, write_private
 from llmos.infra.crypto.roles import for_service
+from llmos.infra.wording import in_words
 
 LOCK_SECONDS: Final = 10.0
 """How long to wait for another that changes the keyring; a change takes milliseconds."""
@@ -61,6 +62,11 @@ def load_keyring(path: Path) -> Keyring:
         BadSetting: it is missing, unreadable, damaged, or others may read it.
     """
     return _read(path)[0]
+
+
+def load_copy(path: Path) -> tuple[Keyring, str]:
+    """The keyring at `path`, and the service that it is a copy for (empty: it is the whole one). Raises as `load_keyring`."""
+    return _read(path)
 
 
 def changed(path: Path, change: Callable[[Keyring], Keyring]) -> Keyring:
@@ -123,7 +129,7 @@ def _read(path: Path) -> tuple[Keyring, str]:
         file_ = msgspec.json.decode(data, type=_File)
         return Keyring(file_.keys), file_.exported_for
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise bad(f"{path} is not a keyring: {problem}") from None
+        raise bad(f"{path} is not a keyring: {in_words(problem)}") from None
 
 
 def _completed(path: Path, names: Sequence[str]) -> Keyring:

@@ -13,9 +13,10 @@ from pathlib import Path
 import structlog
 
 from llmos.infra.crypto import envelope
-from llmos.infra.crypto.keyfile import load_keyring
+from llmos.infra.crypto.keyfile import load_copy, load_keyring
 from llmos.infra.crypto.keyring import Keyring, Purpose, Signing
-from llmos.infra.crypto.roles import for_service
+from llmos.infra.crypto.roles import ROLES, for_service
+from llmos.infra.telemetry.metrics import KEYRINGS_REFUSED, counter
 from llmos.schemas.errors import BadSetting
 
 log = structlog.get_logger()
@@ -30,7 +31,9 @@ class LiveKeyring:
     """`keyring.SystemKeys` over a file. Usable from any thread.
 
     To look is one `stat` (some microseconds); the file is read only where that shows another one. A file that cannot be
-    used is logged once, and the keys of before stay.
+    used, or that lacks keys which this service uses, is logged and counted once, and the keys of before stay: a keyring
+    only grows, so that such a file is another system's, or was made anew, and under its keys nobody else could open
+    anything. A service takes it by being started anew, which compares it with the system's.
     """
 
     def __init__(self, path: Path, service: str) -> None:
@@ -57,9 +60,18 @@ class LiveKeyring:
                 return False
             self._signature = signature
             try:
-                fresh = for_service(load_keyring(self._path), self._service)
+                read, exported_for = load_copy(self._path)
+                fresh = for_service(read, self._service)
             except BadSetting as problem:
+                counter(KEYRINGS_REFUSED, "unusable").inc()
                 log.error("keyring_unusable", error=str(problem))
+                return False
+            lacks = _lacks(self._keys, read, self._service, is_copy=bool(exported_for))
+            if lacks:
+                counter(KEYRINGS_REFUSED, "another").inc()
+                log.error(
+                    "keyring_refused", lacks=lacks, why="it has not the keys that are in use; put the right one back"
+                )
                 return False
             before, self._keys = self._keys, fresh
             gone = _usable(before) - _usable(fresh)
@@ -117,6 +129,18 @@ class LiveKeyring:
 
 def _usable(keyring: Keyring) -> set[str]:
     return {entry.id for entry in keyring.entries if entry.state != "destroyed"}
+
+
+def _lacks(used: Keyring, read: Keyring, service: str, *, is_copy: bool) -> list[str]:
+    """The active keys of a service that a keyring has never heard of, by id. A keyring keeps an entry of every key, also of
+    destroyed ones; one service's copy does so of the keys whose secret halves that service has."""
+    known = {entry.id for entry in read.entries}
+    kept = ROLES[service].secret
+    return sorted(
+        entry.id
+        for entry in used.entries
+        if entry.state == "active" and (entry.purpose in kept or not is_copy) and entry.id not in known
+    )
 
 
 def _signature(path: Path) -> _Signature:

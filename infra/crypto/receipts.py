@@ -69,10 +69,10 @@ def answer_digest(items: Iterable[Item]) -> bytes:
 
 
 def item_digests(secret: bytes, job_id: bytes, outputs: Sequence[tuple[int, bytes, str]]) -> list[bytes]:
-    """The digests of a job's items, by who has the tenant's secret. `outputs`: of each item its index, its clear output
-    (MessagePack of the kind's output) and its error's code, one of them empty."""
+    """The digests of a job's items, by who has the tenant's secret. `outputs`: of each of its items, none left out, the index,
+    the clear output (MessagePack of the kind's output) and the error's code, one of the two empty."""
     key = digest_key(secret, job_id)
-    return [item_digest(key, index, output, code) for index, output, code in outputs]
+    return [item_digest(key, index, len(outputs), output, code) for index, output, code in outputs]
 
 
 def check_answer(receipt: Receipt, digests: Sequence[bytes]) -> bool:

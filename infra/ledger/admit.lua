@@ -19,8 +19,11 @@
 --
 -- A hash of nonces grows for `seconds` (its field BEGAN says since when), then it is the older one, and is dropped when the
 -- next takes its place: so nothing is removed one by one. One tenant's flood ends its own hashes early, nobody else's.
+-- While nobody calls nothing is forgotten: all of ingest may have stood still, with copies in the log. Only when the log, too,
+-- has let go of whatever came with the last call (7 days), the hashes expire.
 
 local ASK_AGAIN_SECONDS, ROUNDING = 1, 1e-6
+local UNUSED_SECONDS = 8 * 86400
 local JOBS, BYTES, REQUESTS, TOKENS = 1, 2, 3, 4
 local BEGAN = ''
 
@@ -91,8 +94,8 @@ local function age(key)
     return at - tonumber(redis.call('HGET', key, BEGAN) or '0')
 end
 
-local function expire(key, times)
-    redis.call('PEXPIRE', key, whole(math.ceil(times * remembered * 1000) + 1000))
+local function expire(key)
+    redis.call('PEXPIRE', key, whole(1000 * math.max(UNUSED_SECONDS, math.ceil(2 * remembered))))
 end
 
 -- The nonces of each tenant, by the place of its younger hash: `first` by nonce as far as known, `fresh` to be written.
@@ -103,9 +106,10 @@ local function read_nonces()
         if redis.call('EXISTS', young) == 1 and (age(young) >= remembered or redis.call('HLEN', young) > most) then
             redis.call('UNLINK', old)
             redis.call('RENAME', young, old)
-            expire(old, 1)
+            expire(old)
         end
-        if redis.call('HSETNX', young, BEGAN, instant(at)) == 1 then expire(young, 3) end
+        redis.call('HSETNX', young, BEGAN, instant(at))
+        expire(young)
         found[place] = {names = {}, first = {}, fresh = {}}
     end
     local from = 1

@@ -45,7 +45,7 @@ class MemoryLedger:
         self._holds: dict[str, _Entry] = {}
         self._spent: dict[str, Spent] = {}
         self._nonces: dict[tuple[str, bytes], tuple[str, float]] = {}
-        """Tenant and nonce → its origin, and the time until which it is remembered."""
+        """Tenant and nonce → its origin, and when it was seen; the oldest first."""
         self._leases: dict[str, tuple[Lease, float]] = {}
         """By task, with the time at which each ends."""
         self._windows: dict[str, tuple[int, dict[str, float]]] = {}
@@ -72,12 +72,14 @@ class MemoryLedger:
     ) -> list[Outcome]:
         """Takes requests in order, up to the first that does not fit into its lane; one outcome per request until then."""
         now = self._settle()
+        if any(one.nonce for one in asked):
+            self._forget_nonces(now - nonce_seconds)
         for tenant in {one.hold.tenant for one in asked if one.hold is not None}:
             self._apply(tenant, quotas.get(tenant, Quotas()), now)
         use, tenants = self._use(), self._tenants(now)
         outcomes: list[Outcome] = []
         for one in asked:
-            first = self._first(one, now + nonce_seconds) if one.nonce else one.origin
+            first = self._first(one, now) if one.nonce else one.origin
             outcome: Outcome | None
             if first != one.origin:
                 outcome = Copied(first)
@@ -90,10 +92,14 @@ class MemoryLedger:
             outcomes.append(outcome)
         return outcomes
 
-    def _first(self, one: Asked, until: float) -> str:
+    def _first(self, one: Asked, now: float) -> str:
         """The origin at which a nonce was seen first, from now on remembered."""
-        first, _ = self._nonces.setdefault((one.tenant, one.nonce), (one.first or one.origin, until))
+        first, _ = self._nonces.setdefault((one.tenant, one.nonce), (one.first or one.origin, now))
         return first
+
+    def _forget_nonces(self, before: float) -> None:
+        while self._nonces and self._nonces[oldest := next(iter(self._nonces))][1] <= before:
+            del self._nonces[oldest]
 
     def _hold(
         self,
@@ -239,7 +245,6 @@ class MemoryLedger:
         now = self._clock.now()
         self._holds = {id_: held for id_, held in self._holds.items() if held.ends_at > now}
         self._leases = {task: entry for task, entry in self._leases.items() if entry[1] > now}
-        self._nonces = {name: entry for name, entry in self._nonces.items() if entry[1] > now}
         return now
 
     def _tenants(self, now: float) -> dict[str, TenantUse]:

@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from llmos.infra.wording import in_words
 from llmos.schemas.errors import BadSetting
 from llmos.schemas.limits import PARTITIONS
 
@@ -339,7 +340,7 @@ def load(**overrides: Any) -> Settings:
         settings = Settings(**overrides)
     except ValidationError as problem:
         first = problem.errors()[0]
-        text = _NO_SETTING if first["type"] == "extra_forbidden" else first["msg"]
+        text = _NO_SETTING if first["type"] == "extra_forbidden" else in_words(first["msg"])
         raise BadSetting(setting=".".join(map(str, first["loc"])), problem=text) from None
     except (OSError, ValueError) as problem:
         raise BadSetting(setting=str(config_file()), problem=str(problem)) from None

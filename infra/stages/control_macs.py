@@ -23,7 +23,7 @@ FRESH_SECONDS: Final = 900.0
 """A command or an order that says it was given so long before or after the log took it is an old one that was put there
 again, or a clock is wrong."""
 
-Why = Literal["forged", "stale", "unknown_tenant"]
+Why = Literal["forged", "stale", "repeated", "unknown_tenant"]
 S = TypeVar("S", bound=Operators | Orders | Query)
 
 
@@ -55,10 +55,8 @@ def by_tenant(secrets: Iterable[bytes], message: Cancel | Query) -> bool:
 
 
 def is_fresh(message: ModelCommand | Drain | Orders, appended_at: float) -> bool:
-    """Whether the message's own time is near the one at which the log took it. A `CancelTask` names what never comes again,
-    so it has none."""
-    at = getattr(message, "at", appended_at)
-    return abs(appended_at - at) <= FRESH_SECONDS
+    """Whether the message's own time is near the one at which the log took it."""
+    return abs(appended_at - message.at) <= FRESH_SECONDS
 
 
 def refused(service: str, message: object, why: Why, **more: object) -> None:

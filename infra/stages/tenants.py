@@ -19,7 +19,7 @@ from llmos.infra.stages.follower import Table
 from llmos.infra.telemetry.metrics import TENANT_ROWS_REFUSED, counter
 from llmos.schemas import topics
 from llmos.schemas.catalog import TENANTS, Tenant
-from llmos.schemas.errors import EnvelopeRejected, KeyringMismatch
+from llmos.schemas.errors import EnvelopeRejected, KeyringMismatch, SecretUnreadable
 
 log = structlog.get_logger()
 
@@ -86,9 +86,32 @@ class TenantTable:
         previous = self._previous(tenant) if now < tenant.previous_until else NO_SECRET
         return (present, previous) if previous else (present,)
 
+    def needed(self, tenant: Tenant, now: float) -> tuple[bytes, ...]:
+        """As `secrets`, for who would lose a request for want of them: ingest.
+
+        Raises:
+            SecretUnreadable: the keyring cannot open the present one. It ends the service, which reads the request again in
+                its next life: the fault is the operator's, and no request's.
+        """
+        try:
+            return self.secrets(tenant, now)
+        except EnvelopeRejected:
+            raise SecretUnreadable(tenant=tenant.name, key_id=tenant.key_id) from None
+
+    def unreadable(self) -> list[str]:
+        """The names of the tenants whose present secrets the keyring does not open."""
+        return sorted(row.name for row in self.table.rows.values() if not self._opens(row))
+
+    def _opens(self, tenant: Tenant) -> bool:
+        try:
+            self.secret(tenant)
+        except EnvelopeRejected:
+            return False
+        return True
+
     def check(self, path: Path) -> None:
         """To be called when the topic was read to its end: compares the keyring with the system's, by the tenants' secrets
-        and the seals of their rows, and tells of the rows that are refused.
+        and the seals of their rows, and tells of the rows that are refused, and of those whose secrets do not open.
 
         Raises:
             KeyringMismatch: it opens none of them; or there are rows, and no seal holds.
@@ -103,6 +126,8 @@ class TenantTable:
         self._checked = True
         for name, row in self._refused.items():
             self._tell(name, row, self._why_not(name, row) or "forged")
+        for name in self.unreadable():
+            log.error("tenant_secret_unreadable", tenant=name, key_id=self.table.rows[name].key_id)
 
     def _accepts(self, key: str, row: Tenant) -> bool:
         why = self._why_not(key, row)

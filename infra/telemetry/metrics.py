@@ -41,7 +41,7 @@ DEAD_LETTERS = Counter("llmos_dead_letters_total", "Records no stage could use",
 REFUSALS = Counter("llmos_refusals_total", "Submissions refused, by the reason", ["stage", "code"], registry=REGISTRY)
 CONTROL_REFUSED = Counter(
     "llmos_control_refused_total",
-    "Messages on `control` that were not carried out, since they are not under the right key, or old",
+    "Messages on `control` that were not carried out, since they are not under the right key, old, or copies",
     ["service", "why"],
     registry=REGISTRY,
 )
@@ -55,6 +55,12 @@ ENVELOPES_REJECTED = Counter(
     "llmos_envelopes_rejected_total",
     "Envelopes that did not open in a service, by what should have been inside (request, part)",
     ["channel"],
+    registry=REGISTRY,
+)
+KEYRINGS_REFUSED = Counter(
+    "llmos_keyrings_refused_total",
+    "Times a service kept the keys it had, since the keyring's file cannot be used (unusable) or is another's (another)",
+    ["why"],
     registry=REGISTRY,
 )
 WITHOUT_TENANT_KEY = Counter(

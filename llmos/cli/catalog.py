@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from llmos.infra.wording import in_words
 from llmos.schemas.catalog import Model, NodeModels, Pin, Quarantined
 from llmos.schemas.errors import Malformed, UnknownModel
 
@@ -79,4 +80,4 @@ def read_reply(body: dict[str, Any], type_: type[T]) -> T:
     try:
         return msgspec.convert(body, type=type_)
     except msgspec.ValidationError as problem:
-        raise Malformed(problem=f"the scheduler's reply: {problem}") from None
+        raise Malformed(problem=f"the scheduler's reply: {in_words(problem)}") from None

@@ -33,6 +33,13 @@ class Check(NamedTuple):
     ok: bool
     found: str
     """What is there, or how to get it."""
+    wrong: bool = False
+    """Where it is not ok: it is there, and wrong; else it is missing."""
+
+    @property
+    def word(self) -> str:
+        """For people."""
+        return "ok" if self.ok else "WRONG" if self.wrong else "MISSING"
 
 
 def all_checks(settings: Settings) -> list[Check]:
@@ -62,7 +69,7 @@ def kafka_jars(settings: Settings) -> Check:
         for jar in there:
             jars.check(place / jar.file, jar)
     except ChecksumMismatch as problem:
-        return Check("kafka jars", False, str(problem))
+        return Check("kafka jars", False, str(problem), wrong=True)
     if len(there) == len(wanted):
         return Check("kafka jars", True, f"all {len(wanted)} in {place}, each as recorded")
     missing = len(wanted) - len(there)
@@ -112,10 +119,10 @@ def models(settings: Settings) -> Check:
     try:
         scan = ModelStore(directories).scan()
     except (LlmosError, OSError) as problem:
-        return Check("models", False, str(problem))
+        return Check("models", False, str(problem), wrong=True)
     names = ", ".join(sorted(manifest.name for manifest in scan.models.values()))
     if scan.damaged:
-        return Check("models", False, "; ".join(str(damaged.problem) for damaged in scan.damaged))
+        return Check("models", False, "; ".join(str(damaged.problem) for damaged in scan.damaged), wrong=True)
     if not names:
         return Check("models", False, "none; install llmos[demo] or name directories in node.models_directories")
     return Check("models", True, names)
@@ -129,7 +136,7 @@ def disk(settings: Settings) -> Check:
     free = shutil.disk_usage(place).free
     found = f"{free / 1024**3:.1f} GiB free at {place}"
     if not os.access(place, os.W_OK):
-        return Check("disk", False, f"{place} cannot be written; choose another with --state-directory")
+        return Check("disk", False, f"{place} cannot be written; choose another with --state-directory", wrong=True)
     if free < DISK_BYTES:
         return Check("disk", False, f"{found}; at least {DISK_BYTES / 1024**3:.0f} GiB are wanted")
     return Check("disk", True, found)
@@ -143,7 +150,7 @@ def keyring(settings: Settings) -> Check:
     try:
         keys = load_keyring(path)
     except BadSetting as problem:
-        return Check("keyring", False, str(problem))
+        return Check("keyring", False, str(problem), wrong=True)
     missing = [purpose for purpose in PURPOSES if purpose != "tenant" and not keys.holds(purpose)]
     if missing:
         return Check("keyring", False, f"{path} has no keys for {', '.join(missing)}; `llmos keys init` makes them")
@@ -160,13 +167,12 @@ def credentials(settings: Settings) -> Check:
         known = {entry.id for entry in keys.entries if entry.purpose == "ingress" and entry.state != "destroyed"}
         found = {path: load_credentials(path) for path in paths}
     except BadSetting as problem:
-        return Check("credentials", False, str(problem))
+        return Check("credentials", False, str(problem), wrong=True)
     strangers = [path.name for path, one in found.items() if one.ingress is None or one.ingress.id not in known]
     if strangers:
         remedy = "`llmos up` brings them up to date, if they are of this system"
-        return Check(
-            "credentials", False, f"{', '.join(strangers)}: sealed to a key that this keyring has not; {remedy}"
-        )
+        found_ = f"{', '.join(strangers)}: sealed to a key that this keyring has not; {remedy}"
+        return Check("credentials", False, found_, wrong=True)
     return Check(
         "credentials", True, f"of {', '.join(sorted(one.tenant for one in found.values()))}, each fits the keyring"
     )
@@ -180,14 +186,16 @@ def ports(settings: Settings) -> Check:
             try:
                 probe.bind(address)
             except OSError as problem:
-                return Check("ports", False, f"{address[0]}:{address[1]} cannot be used: {problem.strerror}")
+                return Check(
+                    "ports", False, f"{address[0]}:{address[1]} cannot be used: {problem.strerror}", wrong=True
+                )
     return Check("ports", True, "a server may listen on 127.0.0.1")
 
 
 def _connects(what: str, address: str, setting: str) -> Check:
     host, _, port = address.rpartition(":")
     if not port.isdigit():
-        return Check(what, False, f"{address!r} is not host:port ({setting})")
+        return Check(what, False, f"{address!r} is not host:port ({setting})", wrong=True)
     try:
         with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS):
             return Check(what, True, f"{address} answers ({setting})")

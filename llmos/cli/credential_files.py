@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +58,24 @@ def recover_credentials(tenant: Tenant, path: Path) -> None:
     beside = _beside(path)
     if beside.exists() and fingerprint(load_credentials(beside).secret) == tenant.fingerprint:
         put_credentials(beside, path)
+
+
+def remove_credentials(path: Path, tenant: str, note: Callable[[str], None]) -> list[Path]:
+    """Deletes the credentials of a tenant that was erased, and what was prepared for it; gives the files. What is there and
+    is not the tenant's stays, and `note` hears of it."""
+    deleted = []
+    for file in (path, _beside(path)):
+        try:
+            if found_credentials(file, tenant) is None:
+                continue
+            file.unlink()
+        except BadSetting as problem:
+            note(f"{file} stays: {problem}")
+        except OSError as problem:
+            note(f"{file} stays, and is to be deleted: {problem.strerror}")
+        else:
+            deleted.append(file)
+    return deleted
 
 
 def _beside(path: Path) -> Path:

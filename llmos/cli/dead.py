@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from llmos.schemas import topics
@@ -18,6 +18,7 @@ A_COPY: Final = (
 )
 COPIES: Final = frozenset({"replayed", "stale"})
 """Codes of what an attacker sends by the thousand: no filter means it."""
+UNOPENED: Final = "it does not open with this keyring"
 CUT: Final = "it was too large for its letter, so that not all of it is there"
 
 _ORIGIN = re.compile(r"([A-Za-z0-9._-]{1,249}):(\d{1,6}):(\d{1,19})")
@@ -77,6 +78,8 @@ class Letters:
         self.left_out = 0
         self.unreadable = 0
         """Records that are no letters."""
+        self.unopened = 0
+        """Letters that would have to be opened to tell whether they are meant, and do not open."""
 
     def mark(self, replayed: DeadReplayed) -> None:
         """A letter was put back."""
@@ -95,12 +98,19 @@ class Letters:
         return [Entry(*found, self._replayed.get(origin)) for origin, found in self._letters.items()]
 
 
-def choose(entries: Iterable[Entry], *, again: bool, named: Collection[Origin] = ()) -> Choice:
+def choose(
+    entries: Iterable[Entry],
+    *,
+    again: bool,
+    named: Collection[Origin] = (),
+    has: Callable[[str], bool] = lambda key_id: True,
+) -> Choice:
     """Which letters are put back. `again`: those too whose record died once more after it was put back. `named`: the origins
-    that the operator named, one by one."""
+    that the operator named, one by one. `has`: whether the keyring has a key."""
     replay, skipped = [], []
     for entry in sorted(entries, key=lambda entry: entry.letter.origin.offset):
         reason = why_not(entry, again=again, named=entry.letter.origin in named)
+        reason = reason or ("" if has(entry.letter.key_id) else UNOPENED)
         if reason:
             skipped.append((entry, reason))
         else:

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 from llmos.cli import dead_showing
-from llmos.cli.dead import Choice, Entry, Filters, Letters, choose, counted, for_good, name_of, read_origin, why_not
+from llmos.cli.dead import (
+    UNOPENED,
+    Entry,
+    Filters,
+    Letters,
+    choose,
+    counted,
+    for_good,
+    name_of,
+    read_origin,
+    why_not,
+)
 from llmos.cli.dead_letters import Reading, open_letter, put_back, read_letters, unopened
 from llmos.cli.options import Json
 from llmos.cli.session import Session, run, session_of
@@ -57,7 +68,7 @@ def list_command(
     session = session_of(context)
     now = WallClock().now()
     filters = Filters(code, stage, _time(since, now), [read_origin(text) for text in origin or ()], tenant)
-    keys = _keyring(session) if tenant else None
+    keys = _keyring(session) if tenant else _keyring_if_any(session)
 
     found = run(_read(session, keys, filters, limit))
     if json:
@@ -69,6 +80,11 @@ def list_command(
         session.note(f"{found.left_out} older ones are not shown; --limit 0 shows all")
     if found.unreadable:
         session.note(f"{found.unreadable} records on the topic are no letters")
+    if found.unopened:
+        session.note(f"{found.unopened} letters do not open with this keyring, so that nobody can tell whose they are")
+    without = sum(keys is not None and not keys.has(entry.letter.key_id) for entry in found.entries())
+    if without:
+        session.note(f"of those above {without} are sealed under keys that this keyring has not: `llmos keys list`")
 
 
 def show_command(
@@ -125,15 +141,19 @@ def replay_command(
             setting="ORIGIN", problem="name the letters, or say which with --code, --stage, --tenant, --since"
         )
     keys = _keyring(session)
-    entries = run(_read(session, keys, filters)).entries()
-    _check_named(filters, entries, again=again)
-    choice = choose(entries, again=again, named=wanted)
+    found = run(_read(session, keys, filters))
+    entries = found.entries()
+    _check_named(filters, entries, keys, again=again)
+    choice = choose(entries, again=again, named=wanted, has=keys.has)
+    skipped = [reason for _, reason in choice.skipped] + [UNOPENED] * found.unopened
     if dry_run or not choice.replay:
-        _tell(session, choice, [name_of(entry.letter.origin) for entry in choice.replay], dry=True)
+        _tell(session, skipped, [name_of(entry.letter.origin) for entry in choice.replay], dry=True)
         return
     if not yes:
         typer.confirm(f"put {len(choice.replay)} records back?", abort=True, err=True)
-    _tell(session, choice, run(_put_back(session, keys, choice.replay)), dry=False)
+    done = run(_put_back(session, keys, choice.replay))
+    skipped += [UNOPENED] * (len(choice.replay) - len(done))
+    _tell(session, skipped, done, dry=False)
 
 
 async def _read(session: Session, keys: Keyring | None, filters: Filters, limit: int = 0) -> Letters:
@@ -146,13 +166,16 @@ async def _put_back(session: Session, keys: Keyring, entries: list[Entry]) -> li
     done = []
     async with session.log() as log, aclosing(put_back(log, keys, WallClock(), entries)) as puts:
         async for put in puts:
+            if put.to is None:
+                session.note(f"{name_of(put.entry.letter.origin)}: {UNOPENED}")
+                continue
             done.append(name_of(put.entry.letter.origin))
             if session.json:
                 session.line({"origin": done[-1], "to": name_of(put.to)})
     return done
 
 
-def _check_named(filters: Filters, entries: list[Entry], *, again: bool) -> None:
+def _check_named(filters: Filters, entries: list[Entry], keys: Keyring, *, again: bool) -> None:
     """Who names a letter is told why it cannot be put back, before anything is done."""
     there = {entry.letter.origin for entry in entries}
     for origin in filters.origins:
@@ -162,10 +185,12 @@ def _check_named(filters: Filters, entries: list[Entry], *, again: bool) -> None
         reason = why_not(entry, again=again, named=True)
         if reason and for_good(reason):
             raise NotReplayable(origin=name_of(entry.letter.origin), problem=reason)
+        if not reason and not keys.has(entry.letter.key_id):
+            raise NotReplayable(origin=name_of(entry.letter.origin), problem=unopened(entry.letter))
 
 
-def _tell(session: Session, choice: Choice, origins: list[str], *, dry: bool) -> None:
-    skipped = counted([reason for _, reason in choice.skipped])
+def _tell(session: Session, reasons: list[str], origins: list[str], *, dry: bool) -> None:
+    skipped = counted(reasons)
     if session.json:
         said = {"would_replay": origins} if dry else {"replayed": len(origins)}
         session.line({**said, "skipped": skipped})
@@ -196,6 +221,14 @@ def _opened(keys: Keyring, letter: DeadLetter) -> DeadContents:
 
 def _keyring(session: Session) -> Keyring:
     return load_keyring(session.settings().keyring)
+
+
+def _keyring_if_any(session: Session) -> Keyring | None:
+    """To list letters no key is needed; with the keyring it can be told which ones open."""
+    try:
+        return _keyring(session)
+    except BadSetting:
+        return None
 
 
 def _time(text: str, now: float) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from llmos.cli.dead import Entry, Filters, Letters, name_of
+from llmos.cli.dead import Entry, Filters, Letters
 from llmos.infra.crypto.blobs import open_blob
 from llmos.infra.crypto.keyring import SystemKeys
 from llmos.infra.log.port import Clock, Log, Out, Place, Reader, Record
@@ -16,7 +16,7 @@ from llmos.infra.stages.replays import replay_header, without_replay
 from llmos.schemas import topics
 from llmos.schemas.base import JSON, encode
 from llmos.schemas.dead import DEAD, DeadContents, DeadLetter, DeadReplayed
-from llmos.schemas.errors import EnvelopeRejected, NotReplayable, RecordError
+from llmos.schemas.errors import EnvelopeRejected, RecordError
 from llmos.schemas.job import Origin
 
 PLACE = Place(topics.DEAD, 0)
@@ -31,16 +31,17 @@ class _Whose(msgspec.Struct):
 
 
 class Put(NamedTuple):
-    """A record that was put back."""
+    """What became of a letter."""
 
     entry: Entry
-    to: Origin
+    to: Origin | None
+    """Where its record was put back; None: it does not open, and was left out."""
 
 
 async def read_letters(log_: Log, filters: Filters, keys: SystemKeys | None = None, limit: int = 0) -> Letters:
     """The letters that `filters` mean, without their contents; of more than `limit` the last ones (0: all).
 
-    `keys` are needed where the filters name a tenant: a letter that does not open is nobody's.
+    `keys` are needed where the filters name a tenant: a letter that does not open is nobody's, and is counted.
     """
     found = Letters(limit)
     start = (await log_.begins([PLACE]))[PLACE]
@@ -56,7 +57,12 @@ async def read_letters(log_: Log, filters: Filters, keys: SystemKeys | None = No
                 continue
             if isinstance(message, DeadReplayed):
                 found.mark(message)
-            elif filters.mean(message) and (not filters.tenant or _tenant(keys, message) == filters.tenant):
+            elif filters.mean(message):
+                tenant = _tenant(keys, message) if filters.tenant else ""
+                if tenant is None:
+                    found.unopened += 1
+                if tenant != filters.tenant:
+                    continue
                 found.add(record.offset, msgspec.structs.replace(message, value=b"", key=b"", headers=[]))
     return found
 
@@ -107,10 +113,8 @@ def content_type(contents: DeadContents) -> str:
 async def put_back(log_: Log, keys: SystemKeys, clock: Clock, entries: Sequence[Entry]) -> AsyncGenerator[Put, None]:
     """Puts records back where they came from, one after the other, and says so on `dead`.
 
-    At least once: who is interrupted between the two, puts that one record back again the next time.
-
-    Raises:
-        NotReplayable: a letter does not open.
+    At least once: who is interrupted between the two, puts that one record back again the next time. A letter that does not
+    open is left out, and holds up none of the others.
     """
     async with Reading(log_) as reading:
         for entry in entries:
@@ -118,7 +122,8 @@ async def put_back(log_: Log, keys: SystemKeys, clock: Clock, entries: Sequence[
             try:
                 contents = open_letter(keys, letter)
             except EnvelopeRejected:
-                raise NotReplayable(origin=name_of(letter.origin), problem=unopened(letter)) from None
+                yield Put(entry, None)
+                continue
             now = clock.now()
             word = replay_header(keys, letter, contents.value, letter.taken_at or letter.at, now)
             place = Place(letter.origin.topic, letter.origin.partition)
@@ -134,14 +139,18 @@ def unopened(letter: DeadLetter) -> str:
     return f"it does not open; it was sealed under key {letter.key_id}, see `llmos keys list`"
 
 
-def _tenant(keys: SystemKeys | None, letter: DeadLetter) -> str:
+def _tenant(keys: SystemKeys | None, letter: DeadLetter) -> str | None:
+    """Whose request it is; empty: nobody's, None: it does not open."""
     if keys is None or not keys.has(letter.key_id):
-        return ""
+        return None
     try:
         contents = open_letter(keys, letter)
+    except EnvelopeRejected:
+        return None
+    try:
         decode = msgspec.json.decode if content_type(contents) == JSON else msgspec.msgpack.decode
         return decode(contents.value, type=_Whose).tenant
-    except (EnvelopeRejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""
 
 

@@ -98,7 +98,7 @@ def contents_lines(contents: DeadContents) -> list[str]:
 
 
 def value_lines(contents: DeadContents) -> list[str]:
-    """The value: JSON and MessagePack written out, anything else as bytes."""
+    """The value: JSON and MessagePack written out, text as text, anything else as bytes."""
     said = content_type(contents) == JSON
     for name, decode in (("JSON", msgspec.json.decode), ("MessagePack", msgspec.msgpack.decode)):
         if (name == "JSON") != said:
@@ -111,18 +111,56 @@ def value_lines(contents: DeadContents) -> list[str]:
         except (msgspec.DecodeError, UnicodeError, RecursionError, TypeError, ValueError):
             break
         return [f"value, {name}:", *(safe(line) for line in text.splitlines())]
+    plain = _text(contents.value)
+    if plain is not None:
+        shown = safe_lines(plain[:SHOWN_BYTES])
+        more = f"… {len(plain) - SHOWN_BYTES} characters more; --raw --out FILE writes all"
+        return ["value, text:", *shown, *([more] if len(plain) > SHOWN_BYTES else [])]
     return ["value, bytes:", *_dump(contents.value)]
 
 
-def _plain(found: Any) -> Any:
-    """What JSON can write: bytes inside as text that says so, keys as text."""
+def _text(value: bytes) -> str | None:
+    """The bytes as text, where they are some; None: they are none."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text and all(c.isprintable() or c in "\n\t" for c in text) else None
+
+
+def safe_lines(text: str) -> list[str]:
+    """The lines of a text, each `safe`."""
+    return [safe(line.replace("\t", "    ")) for line in text.split("\n")]
+
+
+def _plain(found: Any, *, inside: bool = False) -> Any:
+    """What JSON can write: bytes inside as the message or the text that they are (of a clear payload, say), else as a word
+    of what they are; keys as text. `inside`: of such a message, in which no further one is looked for."""
     if isinstance(found, dict):
-        return {name if isinstance(name, str) else repr(name): _plain(value) for name, value in found.items()}
+        return {
+            name if isinstance(name, str) else repr(name): _plain(value, inside=inside) for name, value in found.items()
+        }
     if isinstance(found, list | tuple):
-        return [_plain(value) for value in found]
+        return [_plain(value, inside=inside) for value in found]
     if isinstance(found, bytes):
-        return f"{len(found)} bytes: {_bytes(found)}"
+        message = None if inside else _message(found)
+        if message is not None:
+            return message
+        text = _text(found)
+        return text if text is not None else f"{len(found)} bytes: {_bytes(found)}"
     return found if isinstance(found, str | int | float | bool | None) else repr(found)
+
+
+def _message(value: bytes) -> Any:
+    """A map or list that bytes inside of a message hold, in JSON or MessagePack; None: they hold none."""
+    for decode in (msgspec.json.decode, msgspec.msgpack.decode):
+        try:
+            found = decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError):
+            continue
+        if isinstance(found, dict | list):
+            return _plain(found, inside=True)
+    return None
 
 
 def _bytes(value: bytes) -> str:

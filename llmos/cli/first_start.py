@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 
 from llmos.cli.credential_files import (
@@ -42,7 +41,7 @@ DEMO_TENANTS: Final = ("demo", "acme", "globex")
 """They may send clear payloads without a MAC: the one exception from sealed and signed."""
 ROWS_SEALED: Final = "tenant-rows-sealed"
 """The file beside the keyring that says that rows without a seal are none of before any more."""
-DEMO_RIGHTS: Final[Mapping[str, Any]] = {"plaintext": "allow", "mac": "optional", "reply_prefixes": ["reply."]}
+DEMO_RIGHTS: Final[Mapping[str, Any]] = {"plaintext": "allow", "mac": "optional"}
 
 
 async def first_start(settings: Settings) -> None:
@@ -148,7 +147,7 @@ def _missing(
     for name, row in rows.items():
         path = credentials_file(settings.state_directory, name)
         recover_credentials(row, path)
-        made = completed(_with_demo_prefixes(row), found_credentials(path, name), keyring, system)
+        made = completed(row, found_credentials(path, name), keyring, system)
         if made is not None:
             found.append((made, path))
     for name in _demo(settings, keyring, refused):
@@ -156,9 +155,3 @@ def _missing(
             made = new_tenant(name, DEMO_RIGHTS, keyring, system, WallClock().now())
             found.append((made, credentials_file(settings.state_directory, name)))
     return found
-
-
-def _with_demo_prefixes(row: Tenant) -> Tenant:
-    """A demo tenant of before there were prefixes of one's own may go on using its topics."""
-    is_demo = row.name in DEMO_TENANTS and not row.reply_prefixes and not row.made_at
-    return msgspec.structs.replace(row, reply_prefixes=DEMO_RIGHTS["reply_prefixes"]) if is_demo else row

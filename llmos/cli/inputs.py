@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from llmos.infra.wording import in_words
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.tasks import INPUTS, ChatMessage, GenerateInput
 
@@ -113,4 +114,4 @@ def in_words_of_flags(error: InvalidRequest) -> InvalidRequest:
     found = _PATH.search(problem)
     if found is None:
         return error
-    return InvalidRequest(where=f"--{found[1].replace('_', '-')}", problem=problem[: found.start()])
+    return InvalidRequest(where=f"--{found[1].replace('_', '-')}", problem=in_words(problem[: found.start()]))

@@ -68,7 +68,12 @@ def show_command(
             answer = await as_it_came(client.look(reference))
             try:
                 return await client.query("job", job=reference), answer
-            except (NoReply, QueryRefused) as problem:
+            except NoReply as problem:
+                if answer is None:
+                    raise
+                session.note(str(problem))
+                return {"job_id": reference.job_id.hex(), "submissions": []}, answer
+            except QueryRefused as problem:
                 session.note(str(problem))
                 return {"job_id": reference.job_id.hex(), "submissions": []}, answer
 

@@ -14,7 +14,7 @@ from llmos.cli.options import CredentialsFile, JobArgument, Json, Patience, Secr
 from llmos.cli.printer import StreamPrinter
 from llmos.cli.session import Session, run, session_of
 from llmos.cli.showing import as_it_came, event_object, show_answer
-from llmos.client import Answer, Client, Final, JobFailed, JobRef, NoSuchJob, Reference, Task, parse_reference
+from llmos.client import Answer, Client, Final, JobFailed, JobRef, NoReply, NoSuchJob, Reference, Task, parse_reference
 from llmos.schemas.errors import InvalidRequest
 from llmos.schemas.job import Events
 from llmos.schemas.limits import CHOICES, OUTPUT_TOKENS, TIMEOUT_SECONDS, TOP_LOGPROBS
@@ -139,7 +139,7 @@ def submit_command(
         problem = "the key ends with this command, so nobody could ever read the answer; leave --no-wait out"
         raise InvalidRequest(where="--reply ephemeral", problem=problem)
     outputs = max(len(texts), 1) * getattr(input_, "n", 1)
-    client = session.client(tenant, credentials, secret_file)
+    client = session.client(tenant, credentials, secret_file, clear=clear)
     run(_submit(session, task, client, outputs=outputs, wait=wait, stream=stream, json=json))
 
 
@@ -251,6 +251,12 @@ def cancel_command(
     async def cancel() -> Answer | None:
         reference = JobRef(parse_reference(job).job_id)  # a cancel hits every submission of the job
         async with session.client(tenant, credentials, secret_file) as client:
+            try:
+                # Whoever signs the cancel wrongly gets no answer to it, so that a question comes first.
+                await client.query("job", job=reference)
+            except NoReply:
+                await client.cancel(reference)  # a scheduler that is away reads it when it comes
+                raise
             try:
                 answer = await as_it_came(client.look(reference))
             except NoSuchJob:

@@ -11,12 +11,13 @@ import typer
 
 from llmos.cli import key_advice, tables
 from llmos.cli.credential_files import refresh_public_keys
+from llmos.cli.key_making import init_command
 from llmos.cli.options import Json
 from llmos.cli.session import Session, run, session_of
 from llmos.cli.tenant_rows import Rows, read_tenants
 from llmos.cli.units import UNKNOWN, at_time
 from llmos.infra.crypto.credentials import encode_public_keys, public_keys
-from llmos.infra.crypto.keyfile import changed, create_keyring, export_keyring, load_keyring
+from llmos.infra.crypto.keyfile import changed, export_keyring, load_keyring
 from llmos.infra.crypto.keyring import ALGORITHMS, PURPOSES, Algorithm, KeyEntry, Keyring, Purpose
 from llmos.infra.crypto.roles import ROLES
 from llmos.infra.crypto.rows import names_key
@@ -41,21 +42,6 @@ def add_to(app: typer.Typer) -> None:
     keys.command("export")(export_command)
     keys.command("destroy")(destroy_command)
     app.add_typer(keys, name="keys")
-
-
-def init_command(context: typer.Context) -> None:
-    """Make the keyring where there is none, and the keys that are missing in it."""
-    session = session_of(context)
-    path = session.settings().keyring
-    before = {e.id for e in load_keyring(path).entries} if path.exists() else set()
-    keyring = create_keyring(path)
-    fresh = [e.purpose for e in keyring.entries if e.id not in before]
-    if before:
-        made = f", made what was missing: {', '.join(fresh)}" if fresh else " is already there"
-    else:
-        made = ", made now"
-    session.out.print(f"keyring {path}{made}", markup=False)
-    session.out.print(tables.table("", _COLUMNS[:4], [_cells(e, 0.0)[:4] for e in keyring.entries]))
 
 
 def list_command(context: typer.Context, json: Json = False) -> None:
@@ -163,6 +149,12 @@ def destroy_command(
     context: typer.Context,
     key_id: Annotated[str, typer.Argument(metavar="KEY", help="The key's id.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked", help="Of purpose `system`: also where it cannot be told whether tenants' rows need it."
+        ),
+    ] = False,
 ) -> None:
     """Destroy a key that was rotated: what it wrapped can never be opened again, by anybody."""
     session = session_of(context)
@@ -174,7 +166,7 @@ def destroy_command(
     if problem:
         raise BadSetting(setting="keyring_file", problem=problem)
     if entry.purpose == "system":
-        _check_rows(session, settings, key_id)
+        _check_rows(session, settings, key_id, unchecked=unchecked)
     for line in key_advice.lost_with(entry):
         typer.echo(line, err=True)
     if not yes:
@@ -184,8 +176,9 @@ def destroy_command(
     session.out.print(f"{key_id} is destroyed here; destroy every copy and backup of the keyring, too", markup=False)
 
 
-def _check_rows(session: Session, settings: Settings, key_id: str) -> None:
-    """Whether all tenants are under another key. Raises `BadSetting` where one is lost with this one."""
+def _check_rows(session: Session, settings: Settings, key_id: str, *, unchecked: bool) -> None:
+    """Whether all tenants are under another key. Raises `BadSetting` where one is lost with this one, or where nobody can
+    tell (`unchecked`: then it is said)."""
     keyring = load_keyring(settings.keyring)
 
     async def read() -> Rows:
@@ -197,7 +190,12 @@ def _check_rows(session: Session, settings: Settings, key_id: str) -> None:
     except TopicMissing:
         return
     except OperatorError as problem:
-        typer.echo(f"whether tenants' rows are under this key cannot be told: {problem}", err=True)
+        said = f"whether tenants' rows are under key {key_id} cannot be told: {problem}"
+        if not unchecked:
+            raise BadSetting(
+                setting="keyring_file", problem=f"{said.rstrip('.')}; `--unchecked` destroys it all the same"
+            ) from None
+        typer.echo(said, err=True)
         return
     named = sorted(tenant.name for tenant in tenants if names_key(tenant, key_id, time.time()))
     if named:

@@ -16,8 +16,10 @@ import typer
 from rich.console import Console
 
 from llmos.cli import outages
+from llmos.cli.asker import Asker, secret_of, why_silent
 from llmos.cli.attach import attached_when_ready
-from llmos.client import Client
+from llmos.client import Client, NoReply
+from llmos.client.errors import Unanswered
 from llmos.infra.crypto.keyfile import load_keyring
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.log.kafka import KafkaLog
@@ -25,7 +27,7 @@ from llmos.infra.log.port import Log
 from llmos.infra.runtime.beside import first_of
 from llmos.infra.settings import Settings, load
 from llmos.infra.settings.tree import config_file
-from llmos.schemas.errors import BadSetting
+from llmos.schemas.errors import BadSetting, LlmosError
 
 T = TypeVar("T")
 
@@ -93,20 +95,52 @@ class Session:
         """The settings tree. Raises `BadSetting`."""
         return load(**self.overrides)
 
-    def client(
-        self, tenant: str | None = None, credentials: Path | None = None, secret_file: Path | None = None
-    ) -> AbstractAsyncContextManager[Client]:
-        """A client of the running stack for a tenant, with its credentials or only with its secret (in hexadecimal)."""
-        return self.connect(self.settings(), Caller(tenant or "", _secret(secret_file), credentials))
+    @asynccontextmanager
+    async def client(
+        self,
+        tenant: str | None = None,
+        credentials: Path | None = None,
+        secret_file: Path | None = None,
+        *,
+        clear: bool = False,
+    ) -> AsyncIterator[Client]:
+        """A client of the running stack for a tenant, with its credentials or only with its secret (in hexadecimal).
+
+        Raises:
+            BadSetting: a tenant other than `demo` is named, and it has neither here (`clear`: it need not).
+            Unanswered: nobody answered a query, since the secret is wrong, or may be.
+        """
+        settings = self.settings()
+        asker = Asker(settings.state_directory, tenant, credentials, await asyncio.to_thread(secret_of, secret_file))
+        if not clear:
+            await asyncio.to_thread(asker.check)
+        async with self.connect(settings, Caller(asker.tenant, asker.secret, credentials)) as client:
+            try:
+                yield client
+            except NoReply as problem:
+                why = await self._why_silent(settings, asker)
+                if not why:
+                    raise
+                raise Unanswered(what=problem.values["what"], seconds=problem.values["seconds"], why=why) from None
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Client]:
         """A client of the running stack for operators; where the keyring cannot be read, one for tenant `demo`."""
         settings = self.settings()
         keyring = await asyncio.to_thread(_operator, settings.keyring)
-        caller = Caller(operator=keyring, secret=b"" if keyring is not None else None)
-        async with self.connect(settings, caller) as client:
+        if keyring is None:
+            async with self.client() as client:
+                yield client
+            return
+        async with self.connect(settings, Caller(operator=keyring, secret=b"")) as client:
             yield client
+
+    async def _why_silent(self, settings: Settings, asker: Asker) -> str:
+        try:
+            async with self.open_log(settings) as log:
+                return await why_silent(asker, log)
+        except LlmosError:
+            return await why_silent(asker, None)
 
     def log(self) -> AbstractAsyncContextManager[Log]:
         """The log of the running stack, for operators' commands."""
@@ -158,14 +192,3 @@ def settings_file() -> Path:
 def _operator(path: Path) -> Keyring | None:
     """The keyring, where it is there and this user may read it."""
     return load_keyring(path) if os.access(path, os.R_OK) else None
-
-
-def _secret(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return bytes.fromhex(path.read_text().strip())
-    except OSError as problem:
-        raise BadSetting(setting="--secret-file", problem=f"{path}: {problem.strerror}") from None
-    except ValueError as problem:
-        raise BadSetting(setting="--secret-file", problem=f"{path}: {problem}") from None

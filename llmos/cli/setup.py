@@ -16,6 +16,7 @@ from llmos.cli.checks import all_checks
 from llmos.cli.first_start import first_start
 from llmos.cli.options import Json
 from llmos.cli.origins import rows
+from llmos.cli.row_checks import row_checks
 from llmos.cli.session import run, session_of, settings_file
 from llmos.schemas.topics import TABLE
 
@@ -48,14 +49,18 @@ def config_command(
 
 
 def doctor_command(context: typer.Context, json: Json = False) -> None:
-    """Check what `llmos up` needs here; exit code 1 where something is missing."""
+    """Check what `llmos up` needs here, and of a system that runs the tenants; exit code 1 where something is missing or
+    wrong."""
     session = session_of(context)
-    found = all_checks(session.settings())
+    settings = session.settings()
+    found = all_checks(settings)
+    if all(check.ok for check in found if check.what == "kafka broker"):
+        found += row_checks(session, settings)
     if json:
         for check in found:
             session.line(check._asdict())
     else:
-        rows_ = [("ok" if check.ok else "MISSING", check.what, check.found) for check in found]
+        rows_ = [(check.word, check.what, check.found) for check in found]
         session.out.print(tables.table("", ("", "what", "found"), rows_))
     if not all(check.ok for check in found):
         raise typer.Exit(1)

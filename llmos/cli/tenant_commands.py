@@ -4,44 +4,48 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from llmos.cli import tenant_tables
-from llmos.cli.credential_files import found_credentials, prepare_credentials, put_credentials
-from llmos.cli.erasure import Left, gone_at, left_of
+from llmos.cli.credential_files import prepare_credentials, put_credentials
 from llmos.cli.options import Json
 from llmos.cli.session import Session, run, session_of
+from llmos.cli.tenant_erasing import erase_command
 from llmos.cli.tenant_options import (
     Burst,
     Bytes,
     DefaultTimeout,
+    Hybrid,
     Jobs,
     Kinds,
     Lanes,
     LongestTimeout,
     Mac,
     Models,
+    Name,
     Note,
     Plaintext,
     ReplyPrefixes,
     Requests,
     Tokens,
     Weight,
+    algorithm_of,
     changes_of,
+    checked,
 )
 from llmos.cli.tenant_rewrapping import rewrap_command
+from llmos.cli.tenant_rotation import rotate_command
 from llmos.cli.tenant_rows import (
     read_as_they_stand,
     read_tenants,
-    remove_tenant,
     system_tenants,
+    unmatched,
     write_tenants,
 )
 from llmos.cli.tenant_use import live_use, spent
 from llmos.cli.tenants import (
-    GRACE_SECONDS,
     Changes,
     Made,
     changed,
@@ -49,29 +53,21 @@ from llmos.cli.tenants import (
     erased,
     named,
     new_tenant,
-    tenant_keys,
-    with_new_reply_key,
-    with_new_secret,
 )
 from llmos.infra.crypto import keyfile
 from llmos.infra.crypto.credentials import credentials_file, public_keys
-from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import KeyEntry, Keyring
 from llmos.infra.ledger.port import TenantUse
 from llmos.infra.log.clock import WallClock
 from llmos.infra.log.port import Log
-from llmos.infra.log.topics import spec_for
 from llmos.infra.settings import Settings
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import BadSetting, NoSuchTenant, TenantTaken
-from llmos.schemas.topics import TABLE
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The tenant.")]
 Out = Annotated[
     Path | None,
     typer.Option(help="Where its credentials go (mode 0600), by default tenants/NAME.json in the state directory."),
 ]
-Hybrid = Annotated[bool, typer.Option("--hybrid", help="A reply key that also holds against quantum computers.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -118,8 +114,6 @@ def add_command(
     path = out or credentials_file(settings.state_directory, name)
     changes = changes_of(context.params)
     keyfile.load_keyring(settings.keyring)  # before anything else is tried
-    if path.exists():
-        raise BadSetting(setting="--out", problem=f"{path} is there already; name another file, or take it away first")
     made = run(_add(session, settings, name, changes, path, hybrid=hybrid))
     if json:
         session.line({**tenant_tables.tenant_object(made.tenant), "credentials": str(path)})
@@ -132,11 +126,16 @@ async def _add(session: Session, settings: Settings, name: str, changes: Changes
         keys = await _keyring(settings)
         rows = await system_tenants(log, keys, settings.keyring)
         check_free(name, {*rows.tenants, *rows.refused})
+        if await asyncio.to_thread(path.exists):
+            raise BadSetting(
+                setting="--out", problem=f"{path} is there already; name another file, or take it away first"
+            )
         if erased(keys, name):
             session.note(
                 f"a tenant {name} was erased here before; what the log still has of it in the clear is not gone"
             )
-        made = new_tenant(name, changes, keys, public_keys(keys), WallClock().now(), _algorithm(hybrid))
+        changes = checked(changes)
+        made = new_tenant(name, changes, keys, public_keys(keys), WallClock().now(), algorithm_of(hybrid))
         beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
         # The key is there before the row is: verify seals for the tenant from its first job on.
         await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: keyring.completed([name]))
@@ -146,11 +145,16 @@ async def _add(session: Session, settings: Settings, name: str, changes: Changes
             await asyncio.to_thread(beside.unlink)
             raise TenantTaken(tenant=name, other=name)  # another operator made it at the same moment
         await asyncio.to_thread(put_credentials, beside, path)
+        await _tell_of_models(session, log, changes)
     return made
 
 
-def _algorithm(hybrid: bool) -> Recipient:
-    return "mlkem768-x25519" if hybrid else "x25519"
+async def _tell_of_models(session: Session, log: Log, changes: Changes) -> None:
+    """A pattern that means no model may be a slip, or of a model that comes yet."""
+    for pattern in await unmatched(log, changes.get("models") or ()):
+        session.note(
+            f"--model {pattern}: there is no such model now (`llmos models list`); it will hold for one that comes"
+        )
 
 
 async def _keyring(settings: Settings) -> Keyring:
@@ -251,7 +255,7 @@ def set_command(
     changes = changes_of(context.params)
     if not changes:
         raise BadSetting(setting="tenants set", problem="nothing is named that is to change; see --help")
-
+    changes = checked(changes)
     settings = session.settings()
     keys = keyfile.load_keyring(settings.keyring)
 
@@ -259,6 +263,7 @@ def set_command(
         async with session.log() as log:
             rows = await system_tenants(log, keys, settings.keyring)
             (tenant,) = await write_tenants(log, keys, [changed(named(name, *rows), changes)])
+            await _tell_of_models(session, log, changes)
             return tenant
 
     tenant = run(change())
@@ -266,130 +271,3 @@ def set_command(
         session.line(tenant_tables.tenant_object(tenant))
         return
     session.out.print(tenant_tables.tenants([tenant], ["holds"]))
-
-
-def rotate_command(
-    context: typer.Context,
-    name: Name,
-    grace: Annotated[float, typer.Option(min=0, help="How long the old secret holds, in seconds.")] = GRACE_SECONDS,
-    reply_key: Annotated[
-        bool,
-        typer.Option("--reply-key", help="Also a new reply key; the old one stays in the credentials, to read with."),
-    ] = False,
-    hybrid: Hybrid = False,
-    out: Out = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: Json = False,
-) -> None:
-    """Give a tenant a new secret; the old one holds for a while, so that its clients can change over.
-
-    Where its credentials are kept in FILE already, they are replaced, and their reply keys stay.
-    """
-    session = session_of(context)
-    settings = session.settings()
-    path = out or credentials_file(settings.state_directory, name)
-    algorithm = _algorithm(hybrid) if reply_key or hybrid else None
-    made = run(_rotate(session, settings, name, path, grace, algorithm, ask=not yes))
-    if json:
-        session.line({**tenant_tables.tenant_object(made.tenant), "credentials": str(path)})
-        return
-    session.out.print(f"tenant {name} has a new secret; its credentials are in {path}", markup=False)
-    held = f"until {tenant_tables.date(made.tenant.previous_until)}" if made.tenant.previous_until else "no longer"
-    session.note(f"the secret before holds {held}")
-    if not made.credentials.reply_keys:
-        session.note(
-            "the credentials have no reply key, since those of before were not there: the tenant keeps its own"
-        )
-
-
-async def _rotate(
-    session: Session,
-    settings: Settings,
-    name: str,
-    path: Path,
-    grace: float,
-    algorithm: Recipient | None,
-    *,
-    ask: bool,
-) -> Made:
-    keys = await _keyring(settings)
-    async with session.log() as log:
-        rows = await system_tenants(log, keys, settings.keyring)
-        tenant, now = named(name, *rows), WallClock().now()
-        if ask and tenant.previous_until > now:
-            left = tenant_tables.date(tenant.previous_until)
-            typer.confirm(
-                f"The secret before the last rotation holds until {left}, and would end now. Go on?", abort=True
-            )
-        before = await asyncio.to_thread(found_credentials, path, name)
-        made = with_new_secret(tenant, before, keys, public_keys(keys), now, grace)
-        if algorithm is not None:
-            made = with_new_reply_key(made, algorithm)
-        beside = await asyncio.to_thread(prepare_credentials, made.credentials, path)
-        await write_tenants(log, keys, [made.tenant])
-        await asyncio.to_thread(put_credentials, beside, path)
-    return made
-
-
-def erase_command(
-    context: typer.Context,
-    name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json: Json = False,
-) -> None:
-    """Remove a tenant and destroy its keys for ever; says what can still be read, with which keys, and until when.
-
-    Its jobs in flight end; answers that are there stay until their topics forget them.
-    """
-    session = session_of(context)
-    if not yes:
-        typer.confirm(f"Remove tenant {name} and destroy its keys for ever?", abort=True)
-    erasure = run(_erase(session, session.settings(), name))
-    now = WallClock().now()
-    if json:
-        session.line(_erasure_object(name, erasure, now))
-        return
-    destroyed = ", ".join(erasure.destroyed) or "none: it had none"
-    session.out.print(f"tenant {name} is removed; keys destroyed: {destroyed}", markup=False)
-    session.out.print(tenant_tables.left(erasure.left, now))
-    last = tenant_tables.date(gone_at(erasure.left, now))
-    session.out.print(f"nothing of it can be read after {last}, apart from copies outside of llmos", markup=False)
-    session.note("the log forgets whole segments: a record may stay until the last one of its segment is old enough")
-    session.note(
-        "receipts, which hold no payload, stay for their time; so do its credentials, wherever they were copied"
-    )
-
-
-class _Erasure(NamedTuple):
-    destroyed: list[str]
-    left: list[Left]
-
-
-async def _erase(session: Session, settings: Settings, name: str) -> _Erasure:
-    keys = await _keyring(settings)
-    async with session.log() as log:
-        rows = await system_tenants(log, keys, settings.keyring)
-        tenant = rows.tenants.get(name) or rows.refused.get(name)
-        own = tenant_keys(keys, name)
-        if tenant is None and not own:
-            raise NoSuchTenant(tenant=name)
-        if tenant is not None:
-            await remove_tenant(log, name)  # first, so that nothing new is sealed for it
-    keys = await asyncio.to_thread(keyfile.changed, settings.keyring, lambda keyring: _without(keyring, name))
-    kept = {topic.name: spec_for(settings, topic.name).retention_seconds or 0.0 for topic in TABLE}
-    return _Erasure(own, left_of(tenant, name, keys.entries, kept, WallClock().now()))
-
-
-def _without(keyring: Keyring, name: str) -> Keyring:
-    for key_id in tenant_keys(keyring, name):
-        keyring = keyring.destroyed(key_id, active=True)
-    return keyring
-
-
-def _erasure_object(name: str, erasure: _Erasure, now: float) -> dict[str, Any]:
-    return {
-        "tenant": name,
-        "destroyed": erasure.destroyed,
-        "left": [entry._asdict() for entry in erasure.left],
-        "gone_at": gone_at(erasure.left, now),
-    }

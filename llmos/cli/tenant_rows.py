@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -14,7 +15,7 @@ from llmos.infra.stages.follower import Table
 from llmos.infra.stages.tenants import TenantTable, check_keyring
 from llmos.schemas import topics
 from llmos.schemas.base import encode
-from llmos.schemas.catalog import TENANTS, Tenant
+from llmos.schemas.catalog import CATALOG, TENANTS, Alias, Model, Tenant
 from llmos.schemas.errors import TopicMissing
 
 _PLACE: Final = Place(topics.TENANTS, 0)
@@ -56,9 +57,23 @@ async def read_as_they_stand(log: Log) -> dict[str, Tenant]:
     return dict(table.rows)
 
 
+async def unmatched(log: Log, patterns: Sequence[str]) -> list[str]:
+    """Those of these patterns that mean no model which the system has now, by name, alias or identity. Empty where nobody
+    can tell."""
+    catalog = Table(topics.CATALOG, CATALOG)
+    try:
+        await _read(log, catalog)
+    except TopicMissing:
+        return []
+    names = {
+        name for row in catalog.rows.values() if isinstance(row, Model | Alias) for name in (row.name, row.identity)
+    }
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+
+
 async def _read(log: Log, table: Table) -> None:
-    if await log.partitions(topics.TENANTS) is None:
-        raise TopicMissing(topic=topics.TENANTS)
+    if await log.partitions(table.place.topic) is None:
+        raise TopicMissing(topic=table.place.topic)
     end = (await log.ends([table.place]))[table.place]
     reader = log.reader()
     try:

@@ -11,6 +11,7 @@ from llmos.infra.crypto.credentials import Credentials, PublicKey, ReplyKey
 from llmos.infra.crypto.hpke import Recipient
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.secrets import fingerprint, new_secret, unwrap_previous, unwrap_secret, wrap_secret
+from llmos.infra.wording import in_words
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import TENANTS, Quotas, Tenant
 from llmos.schemas.errors import BadSetting, EnvelopeRejected, Malformed, NoSuchTenant, TenantTaken
@@ -21,6 +22,8 @@ KEPT_SECRETS: Final = 8
 """Secrets of before that credentials keep."""
 OPERATORS: Final = "operator"
 """`reply.operator.` is where operators' replies go, so that no tenant may have this name."""
+
+NAME: Final = "a name has 1 to 64 characters of a-z 0-9 . _ - and begins with a letter or digit"
 
 Changes = Mapping[str, Any]
 """Fields of `Tenant`, and of its `Quotas`, that are to have other values."""
@@ -106,7 +109,9 @@ def changed(tenant: Tenant, changes: Changes) -> Tenant:
     try:
         read: Tenant = TENANTS.decode(encode(made))
     except Malformed as problem:
-        raise BadSetting(setting=f"of tenant {tenant.name!r}", problem=str(problem.values["problem"])) from None
+        said = in_words(problem.values["problem"]).removeprefix("quotas.")
+        said = NAME if said.startswith("name ") else said
+        raise BadSetting(setting=f"of tenant {tenant.name!r}", problem=said) from None
     if read.default_timeout > read.longest_timeout:
         raise BadSetting(
             setting=f"of tenant {tenant.name!r}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 UNKNOWN = "–"
+DAY_SECONDS = 86_400.0
 
 
 def size(count: float) -> str:
@@ -23,7 +24,9 @@ def duration(seconds: float) -> str:
     """Seconds, in the unit that says most."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 1.5 * DAY_SECONDS else f"{seconds / DAY_SECONDS:.1f} days"
 
 
 def at_time(at: float, now: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
+from llmos.infra.wording import in_words
 from llmos.schemas.errors import OperatorError
 from llmos.schemas.results import Receipt, Status
 
@@ -218,4 +219,4 @@ def saved_lines(lines: Iterator[bytes]) -> Iterator[Saved]:
         try:
             yield msgspec.json.decode(line, type=Saved)
         except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-            raise OperatorError(problem=f"line {number} holds no saved receipt: {problem}") from None
+            raise OperatorError(problem=f"line {number} holds no saved receipt: {in_words(problem)}") from None

@@ -133,9 +133,8 @@ class Checking:
         for problem in self._first:
             note(problem)
         if self._wrong:
-            raise ReceiptForged(
-                job=self._first[0], problem=f"{self._wrong} of {self._checked} receipts have a wrong signature"
-            )
+            told = f", the first {TOLD} of them told above" if self._wrong > TOLD else ""
+            raise ReceiptForged(count=self._wrong, of=self._checked, told=told)
         note(f"all {self._checked} receipts are as they were signed")
 
 

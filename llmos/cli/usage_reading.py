@@ -13,6 +13,7 @@ from llmos.cli.usage import Saved, saved_lines
 from llmos.infra.crypto.credentials import PublicKey
 from llmos.infra.crypto.receipts import verifying_keys
 from llmos.infra.log.port import Log, Place
+from llmos.infra.wording import in_words
 from llmos.schemas import topics
 from llmos.schemas.errors import BadSetting, OperatorError, TopicMissing
 
@@ -113,7 +114,7 @@ def load_public_keys(path: Path) -> Mapping[str, bytes]:
     except OSError as problem:
         raise _bad(f"{path}: {problem.strerror}; `llmos keys export` writes them") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-        raise _bad(f"{path} holds no public keys: {problem}") from None
+        raise _bad(f"{path} holds no public keys: {in_words(problem)}") from None
     if not keys:
         raise _bad(f"{path} has no key that checks receipts")
     return keys

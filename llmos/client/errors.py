@@ -7,6 +7,7 @@ LlmosError
 ├── NoSuchJob        nothing knows the job
 ├── NoAnswer         the time a caller wanted to wait is over; the job goes on
 ├── NoReply          nobody replied to a query
+│   └── Unanswered   and it is known why, or what may be the reason
 ├── QueryRefused     the scheduler replied with an error
 ├── CommandRefused   so it did to a command
 ├── NotDone          what a command asked for takes longer than a caller wanted to wait; it goes on
@@ -76,6 +77,13 @@ class NoReply(LlmosError):
 
     code = "no_reply"
     retryable = True
+
+
+class Unanswered(NoReply):
+    """No reply to {what!r} within {seconds:.1f} s: {why}."""
+
+    code = "unanswered"
+    retryable = False
 
 
 class QueryRefused(LlmosError):

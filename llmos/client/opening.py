@@ -69,9 +69,10 @@ class Opening:
         """The answer with its outputs in the clear; `sealed`: its request was, so that nothing else is believed.
 
         Raises:
-            CannotOpen: a key is missing, or an output is not as the worker wrote it.
+            CannotOpen: a key is missing, an output is not as the worker wrote it, or one is left out or there twice.
         """
         keys = [digest_key(secret, answer.job_id) for secret in self._secrets] if answer.items else []
+        _check_complete(answer)
         items = [self._item(answer, item, keys, sealed) for item in answer.items]
         return msgspec.structs.replace(answer, items=items) if items else answer
 
@@ -84,7 +85,8 @@ class Opening:
         # What the scheduler ended, and a part that no worker could open, fail without a digest: nobody had its key.
         if keys and (output or item.digest or item.error is None):
             code = item.error.code if item.error is not None else ""
-            digests = (item_digest(key, item.output_index, output, code) for key in keys)
+            items = len(answer.items)
+            digests = (item_digest(key, item.output_index, items, output, code) for key in keys)
             if not any(hmac.compare_digest(digest, item.digest) for digest in digests):
                 problem = f"the digest of output {item.output_index} is not one under this tenant's secret"
                 raise CannotOpen(answer, problem)
@@ -136,3 +138,15 @@ class Opening:
         if self._told != event.job_id:  # where a key is missing, all events of a job come this way
             self._told = event.job_id
             log.warning("event_refused", job=event.job_id.hex(), epoch=event.epoch, problem=problem)
+
+
+def _check_complete(answer: Answer) -> None:
+    """Holds the items to be 0 to n - 1, each once; that there are n of them the digests say.
+
+    Raises `CannotOpen`.
+    """
+    indices = sorted(item.output_index for item in answer.items)
+    if indices != list(range(len(indices))):
+        raise CannotOpen(answer, f"its outputs are not 0 to {len(indices) - 1}, each of them once")
+    if not indices and answer.status == "completed":
+        raise CannotOpen(answer, "it is completed and has no output")

@@ -89,11 +89,11 @@ def _whose(purpose: Purpose, tenant: str) -> str:
 
 
 def _sealed(secret: Secret, head: Head, plans: Sequence[PartPlan], digest_key: bytes) -> list[Part]:
-    bound = part_bound(head, 0)
-    data_key = secret.data_key(bound)
+    bounds = [part_bound(head, index, plan.first_item, plan.items) for index, plan in enumerate(plans)]
+    data_key = secret.data_key(bounds[0])
     return [
-        _seal_part(data_key, bound if index == 0 else part_bound(head, index), index, plan, digest_key)
-        for index, plan in enumerate(plans)
+        _seal_part(data_key, bound, index, plan, digest_key)
+        for index, (bound, plan) in enumerate(zip(bounds, plans, strict=True))
     ]
 
 
@@ -113,6 +113,7 @@ def _seal_part(data_key: DataKey, bound: Bound, index: int, plan: PartPlan, dige
 def open_part(keys: Keys, head: Head, part: Part) -> PartBody:
     """The input of a part. Raises `EnvelopeRejected`."""
     try:
-        return _body.decode(open_counted(keys, part_bound(head, part.index), part.envelope))
+        bound = part_bound(head, part.index, part.first_item, part.items)
+        return _body.decode(open_counted(keys, bound, part.envelope))
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise EnvelopeRejected() from None

@@ -13,6 +13,7 @@ from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas import topics
 from llmos.services.ingest.authenticating import Tenants
 from llmos.services.ingest.credits import Credits
+from llmos.services.ingest.frontier import GROUP, Frontier
 from llmos.services.ingest.handler import IngestHandler
 
 COMMIT_SECONDS = 1.0
@@ -26,16 +27,17 @@ async def run(ctx: Context) -> None:
     followed = await follower.load()
     tenants.check(ctx.settings.keyring)
     credits = Credits(ctx)
-    handler = IngestHandler(ctx, Tenants(tenants.named, tenants.secrets), credits, partitions)
-    places = [
-        Place(topic, p)
-        for topic in topics.REQUESTS.values()
-        for p in owned(ctx.settings.instance, await partitions_of(ctx, topic))
-    ]
-    stage = OneInOneOut(ctx, "ingest", places, handler, COMMIT_SECONDS)
+    handler = IngestHandler(ctx, Tenants(tenants.named, tenants.needed), credits, partitions)
+    counts = {topic: await partitions_of(ctx, topic) for topic in topics.REQUESTS.values()}
+    places = [Place(topic, p) for topic, count in counts.items() for p in owned(ctx.settings.instance, count)]
+    stage = OneInOneOut(ctx, GROUP, places, handler, COMMIT_SECONDS)
+    everywhere = [Place(topic, p) for topic, count in counts.items() for p in range(count)]
+    frontier = Frontier(ctx, everywhere, stage.reached)
+    credits.note_frontier(await frontier.look())
     await run_beside(
         stage.run(),
         follower.follow(followed),
         watch_backlog(ctx, stage.reached),
+        frontier.watch(credits.note_frontier),
         follow_from_end(ctx, Place(topics.TELEMETRY, 0), credits.note_telemetry),
     )

@@ -11,7 +11,7 @@ from llmos.infra.crypto.secrets import fingerprint
 from llmos.infra.log.port import Record
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import Corrupt, Forged, UnknownTenant
-from llmos.schemas.requests import Request, body_of, metadata_bytes, signed_over
+from llmos.schemas.requests import Request, metadata_bytes, signed_over
 from llmos.schemas.topics import lane_of
 from llmos.services.ingest.loose import Loose
 
@@ -34,8 +34,8 @@ class Proved(NamedTuple):
     """`metadata_bytes` of what was signed; empty: nothing was."""
 
 
-def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> Proved:
-    """The tenant that a request is of.
+def authenticate(request: Request | Loose, content_type: str, record: Record, tenants: Tenants) -> Proved:
+    """The tenant that a request is of, which came in a record of this content type.
 
     A code that is there is checked, whether it had to be or not. Secrets hold as of the time at which the log took the
     record: a backlog outlives no rotation otherwise.
@@ -53,7 +53,7 @@ def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> 
     said = request.mac if isinstance(request.mac, bytes) else b""
     try:
         metadata = metadata_bytes(cast("Request", request), lane_of(record.place.topic))
-        signed = signed_over(metadata, body_of(cast("Request", request)))
+        signed = signed_over(metadata, cast("Request", request), content_type)
     except (OverflowError, RecursionError, TypeError):
         # What cannot be written in MessagePack (an integer of 70 bits, a value nested too deep), or a payload that is no
         # bytes, nobody signed.
@@ -66,5 +66,5 @@ def authenticate(request: Request | Loose, record: Record, tenants: Tenants) -> 
 
 
 def _is_damaged(request: Request | Loose) -> bool:
-    said = getattr(request, "crc32c", None)
+    said = request.crc32c
     return isinstance(said, int) and isinstance(request.payload, bytes) and crc32c(request.payload) != said

@@ -22,6 +22,8 @@ from llmos.services.ingest.nonces import Nonces
 
 log = structlog.get_logger()
 
+CLOCKS_APART_SECONDS = 60.0
+"""So far those of the log, the ledger and ingest may lie apart."""
 OVERLAP_SECONDS = 2.0
 """What was admitted this shortly before live counts were taken may be missing from them, and is counted again."""
 
@@ -51,6 +53,11 @@ class Credits:
         """By id, the oldest first. What this instance admitted lately, for the time without a ledger; so is the next."""
         self._spent: dict[str, Spent] = {}
         self._degraded = False
+        self._frontier: float | None = None
+
+    def note_frontier(self, at: float) -> None:
+        """All that the log took before `at` (Unix seconds) was read, by this instance or another."""
+        self._frontier = at
 
     def note_telemetry(self, record: Record) -> None:
         """Keeps the scheduler's latest live counts."""
@@ -68,12 +75,14 @@ class Credits:
         """Takes requests in order until one has no credit; one outcome for each until then, copies and refusals included.
 
         `quotas`: of those tenants that have any. `lag_seconds`: how long the records waited in the log. A copy can pass for
-        fresh for twice the freshness, and is read as late as the backlog is long: so long a nonce is remembered.
+        fresh for twice the freshness, and is read as late as the slowest partition is behind, whosever it is: so long a
+        nonce is remembered, and a little longer, as clocks differ.
         """
         if not asked:
             return []
         settings, now = self._ctx.settings.ingest, self._ctx.clock.now()
-        nonce_seconds = 2 * settings.freshness_seconds + max(lag_seconds, 0.0)
+        behind = now - self._frontier if self._frontier is not None else 0.0
+        nonce_seconds = 2 * settings.freshness_seconds + max(lag_seconds, behind, 0.0) + CLOCKS_APART_SECONDS
         if quotas:
             self._spent = spend(self._spent, [], quotas, now)
         told = self._nonces.told(asked, now - nonce_seconds)

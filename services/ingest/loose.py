@@ -31,6 +31,7 @@ class Loose(msgspec.Struct, kw_only=True):
     events: Any = None
     reply_to: Any = None
     reply_key: Any = b""
+    crc32c: Any = None
     submitted_at: Any = 0.0
     nonce: Any = b""
     mac: Any = b""

@@ -69,14 +69,16 @@ def read_request(record: Record, tenants: Tenants, now: float, rules: Rules) -> 
                 problem="it looks like JSON; say so with the header content-type: application/json"
             ) from None
         loose = read_loosely(data, content_type, problem)
-        proved, name = _vouched(loose, record, tenants, rules)
+        proved, name = _vouched(loose, content_type, record, tenants, rules)
         return Reading(_refuse_invalid(loose, problem, proved.tenant, record, now), name)
-    proved, name = _vouched(request, record, tenants, rules)
+    proved, name = _vouched(request, content_type, record, tenants, rules)
     return Reading(_admit(request, proved, content_type, record, now, rules), name)
 
 
-def _vouched(request: Request | Loose, record: Record, tenants: Tenants, rules: Rules) -> tuple[Proved, bytes]:
-    proved = authenticate(request, record, tenants)
+def _vouched(
+    request: Request | Loose, content_type: str, record: Record, tenants: Tenants, rules: Rules
+) -> tuple[Proved, bytes]:
+    proved = authenticate(request, content_type, record, tenants)
     name = once(request, record, rules.replay_of(record), rules.freshness_seconds) if proved.signed_with else b""
     return proved, name
 

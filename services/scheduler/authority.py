@@ -10,6 +10,7 @@ from llmos.infra.stages.control_macs import by_operator, by_scheduler, by_tenant
 from llmos.infra.stages.tenants import TenantTable
 from llmos.schemas.control import Cancel, Drain, Fence, ModelCommand, Query
 from llmos.schemas.errors import EnvelopeRejected
+from llmos.schemas.topics import OPERATOR_REPLIES
 
 log = structlog.get_logger()
 
@@ -60,6 +61,10 @@ class Authority:
             refused(SERVICE, message, "forged", offset=record.offset)
             return False
         return self._fresh(message, record)
+
+    def may_hear(self, topic: str) -> bool:
+        """Whether those whose operators' word is not believed are told so there: not where tenants hear their answers."""
+        return topic.startswith(OPERATOR_REPLIES)
 
     def may_reply(self, query: Query) -> bool:
         """Whether the reply may go where the query wants it: a tenant's only to topics of its own."""

@@ -115,7 +115,7 @@ class Effects:
 
     def cancel_tasks(self, partition: int, s: int) -> None:
         """Workers stop what they do for this submission."""
-        self.control(f"{partition}:{s}", CancelTask(partition=partition, s=s))
+        self.control(f"{partition}:{s}", CancelTask(partition=partition, s=s, at=self._ctx.clock.now()))
 
     def control(self, key: str, message: Orders | Drain) -> None:
         """A word to workers and nodes, or to the next scheduler, signed under the key `control`."""

@@ -137,7 +137,7 @@ class SchedulerHandler:
                 self._operators.take(message)
             elif message.reply_to is not None and message.id:
                 what = message.what if isinstance(message, ModelCommand) else "drain"
-                self._replies.tell(message.reply_to, _operator_only(message.id, f"the command {what!r}"))
+                self._not_believed(message.reply_to, message.id, f"the command {what!r}")
         else:
             self._lasting(message, record)
 
@@ -146,9 +146,13 @@ class SchedulerHandler:
             if self._authority.of_operator(query, record):
                 self._replies.ask(query)
             else:
-                self._replies.tell(query.reply_to, _operator_only(query.id, f"{query.what!r} without naming a tenant"))
+                self._not_believed(query.reply_to, query.id, f"{query.what!r} without naming a tenant")
         elif self._authority.of_tenant(query, record.timestamp) and self._authority.may_reply(query):
             self._replies.ask(query)
+
+    def _not_believed(self, topic: str, id_: str, what: str) -> None:
+        if self._authority.may_hear(topic):
+            self._replies.tell(topic, Reply(id=id_, error=error_info(OperatorOnly(what=what))))
 
     def restored_control(self, record: Record) -> None:
         """A record of `control` of before the start: what lasts is taken in, and commands that came while no scheduler
@@ -233,7 +237,3 @@ class SchedulerHandler:
 def sweep_deaths(desk: Desk, stage: Derived) -> None:
     """Drops the death counts of jobs that were answered while no scheduler looked."""
     desk.deaths.sweep({(p, s) for p, s in desk.deaths.names() if stage.watermark(p).answered(s)})
-
-
-def _operator_only(id_: str, what: str) -> Reply:
-    return Reply(id=id_, error=error_info(OperatorOnly(what=what)))

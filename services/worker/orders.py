@@ -1,10 +1,12 @@
 """What a worker is told by `control` and `catalog`: tasks to stop, models to load, pins, its own end.
 
-Only the scheduler gives orders, signed under its key `control`. Of a drain the scheduler takes care: it sends no more work.
+Only the scheduler gives orders, signed under its key `control`; each is carried out once, however often somebody puts a copy
+of it there. Of a drain the scheduler takes care: it sends no more work.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
@@ -12,7 +14,7 @@ import structlog
 
 from llmos.infra.crypto.keyring import SystemKeys
 from llmos.infra.log.port import Record
-from llmos.infra.stages.control_macs import by_scheduler, is_fresh, refused
+from llmos.infra.stages.control_macs import FRESH_SECONDS, by_scheduler, is_fresh, refused
 from llmos.infra.stages.follower import Table
 from llmos.schemas import topics
 from llmos.schemas.catalog import CATALOG, Pin
@@ -25,6 +27,29 @@ from llmos.services.worker.runners.events import Pins
 log = structlog.get_logger()
 
 Order = CancelTask | ModelOrder | Fence
+
+REMEMBERED = 10_000
+"""Orders that are remembered at most, and as many cancels."""
+
+
+class _CarriedOut:
+    """The signatures of orders that were carried out, for as long as a copy could pass for fresh."""
+
+    def __init__(self) -> None:
+        self._at: OrderedDict[bytes, float] = OrderedDict()
+        """When the log took each (Unix seconds); the oldest first."""
+
+    def is_new(self, signature: bytes, appended_at: float) -> bool:
+        """Notes an order; whether it is the first time."""
+        known = self._at
+        while known and next(iter(known.values())) < appended_at - 2 * FRESH_SECONDS:
+            known.popitem(last=False)
+        if signature in known:
+            return False
+        known[signature] = appended_at
+        if len(known) > REMEMBERED:
+            known.popitem(last=False)
+        return True
 
 
 class Orders:
@@ -48,6 +73,8 @@ class Orders:
         self._keys = keys
         self._verify = verify
         self._pinned: frozenset[str] = frozenset()
+        # Each for itself: cancels are many, and must not push the others out.
+        self._cancelled, self._carried_out = _CarriedOut(), _CarriedOut()
         self.catalog = Table(topics.CATALOG, CATALOG, self._changed)
         """To be followed from its beginning."""
 
@@ -64,6 +91,8 @@ class Orders:
             refused("worker", message, "forged", offset=record.offset)
         elif not is_fresh(message, record.timestamp):
             refused("worker", message, "stale", offset=record.offset)
+        elif not self._is_new(message, record):
+            refused("worker", message, "repeated", offset=record.offset)
         elif isinstance(message, CancelTask):
             self._intake.cancel(message)
         elif isinstance(message, Fence):
@@ -78,6 +107,10 @@ class Orders:
         if isinstance(message, ModelOrder):
             return message.device in ("", self._device)
         return isinstance(message, CancelTask)
+
+    def _is_new(self, message: Order, record: Record) -> bool:
+        known = self._cancelled if isinstance(message, CancelTask) else self._carried_out
+        return known.is_new(message.mac, record.timestamp)
 
     def _order(self, order: ModelOrder) -> None:
         log.info("model_order", what=order.what, model=order.identity, device=self._device)

@@ -47,7 +47,7 @@ class OutputSeals:
             error=told(error, head) if error is not None else None,
             sealed=sealed,
             part=task.part,
-            digest=item_digest(held.digest_key, index, output, code) if held.digest_key else b"",
+            digest=item_digest(held.digest_key, index, head.items, output, code) if held.digest_key else b"",
             tokens_in=ended.tokens_in,
             tokens_out=ended.tokens_out,
         )

@@ -41,6 +41,8 @@ SERVERS = ("kafka", "redis")
 KEY_PIECE_BYTES = 32
 MANY = 300
 """Prompts of a request that is at work for a long time."""
+SOME = 40
+"""Prompts of one that is at work for seconds, and is waited for."""
 _NO_CORE = re.compile(rb"^Max core file size\s+0\s+0\s", re.MULTILINE)
 
 
@@ -144,7 +146,7 @@ async def failures(ran: Ran, client: Client) -> None:
     late = {"prompt": [ran.mark("prompt that expires")] * MANY, "max_tokens": 150}
     submission = ran.take(await client.submit("generate", late, model=GENERATE, timeout=1.0))
     assert (await client.result(submission, SECONDS)).status == "expired"
-    fatal = {"prompt": [ran.mark("prompt whose worker dies")] * MANY, "max_tokens": 150}
+    fatal = {"prompt": [ran.mark("prompt whose worker dies")] * SOME, "max_tokens": 150}
     submission = ran.take(await client.submit("generate", fatal, model=GENERATE, events="tokens"))
     await runs(client, submission)
     (worker,) = await ran.stack.workers()

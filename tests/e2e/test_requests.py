@@ -228,7 +228,7 @@ async def nothing_runs(stack: Stack, client: Client, ended: Submission) -> None:
 
 async def test_a_reply_topic_gets_events_and_answer(stack: Stack, wire: Wire) -> None:
     """A topic of the asker's own hears the states, the tokens and the answer, and `stream` hears nothing of the job."""
-    topic = f"reply.{uuid.uuid4().hex}"
+    topic = f"reply.demo.{uuid.uuid4().hex}"
     await make_topic(stack.settings.kafka.bootstrap, topic)
     asked = {"prompt": "ROMEO:\n", "max_tokens": 12}
     place = await wire.ask(kind="generate", model=GENERATE, input=asked, events="tokens", reply_to=topic)
@@ -251,16 +251,16 @@ async def test_a_reply_topic_gets_events_and_answer(stack: Stack, wire: Wire) ->
 
 async def test_a_missing_reply_topic_costs_the_copy_only(stack: Stack, wire: Wire) -> None:
     """The answer is on `results`, its receipt says why there is no copy, and the next in line is not held up."""
-    place = await wire.ask(reply_to="reply.never-made")
+    place = await wire.ask(reply_to="reply.demo.never-made")
     answer = await reader(stack, "results").one(place, SECONDS)
     assert answer["status"] == "completed"
     receipt = await reader(stack, "usage").one(place, SECONDS)
-    assert "reply.never-made" in receipt["reply_failed"]
+    assert "reply.demo.never-made" in receipt["reply_failed"]
 
 
 async def test_a_reply_topic_that_takes_no_answer_costs_the_copy_only(stack: Stack, wire: Wire) -> None:
     """The topic's owner allows small records only: the transaction is made again without the copy, for all others too."""
-    topic = f"reply.{uuid.uuid4().hex}"
+    topic = f"reply.demo.{uuid.uuid4().hex}"
     await make_topic(stack.settings.kafka.bootstrap, topic, {"max.message.bytes": "2000"})
     large = await wire.ask(input={"text": "x" * 4000}, reply_to=topic, events="none")
     small = await wire.ask(reply_to=topic, events="none")

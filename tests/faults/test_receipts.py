@@ -209,7 +209,7 @@ def digests(answer: Mapping[str, Any], secrets: Mapping[str, bytes], askers: Map
     key = digest_key(secrets[tenant], answer["job_id"])
     codes = [item.get("error", {}).get("code", "") for item in items]
     return [
-        item_digest(key, item.get("output_index", 0), output, code)
+        item_digest(key, item.get("output_index", 0), len(items), output, code)
         for item, output, code in zip(items, askers[tenant].opened(answer), codes, strict=True)
     ]
 

@@ -13,7 +13,7 @@ with atheris.instrument_imports(include=["llmos"]):
     from tests.fuzz.test_sealed import ABSURD
     from tests.kit.bench import KEYS, head
 
-_BOUND = part_bound(head(), 0)
+_BOUND = part_bound(head(), 0, 0, 1)
 _GOOD = Secret.under(KEYS, ["pool"], "demo").data_key(_BOUND).seal(_BOUND, b"inside")
 
 

@@ -81,7 +81,7 @@ def test_hostile_inputs_in_parts(pipeline: Pipeline, kind: str) -> None:
 def test_what_is_no_body_of_a_part(pipeline: Pipeline) -> None:
     """It opens, and is none: told as unreadable."""
     work = work_of(job(), 0)
-    bound = part_bound(work.head, 0)
+    bound = part_bound(work.head, 0, work.part.first_item, work.part.items)
     for value in MSGPACK_VALUES.values():
         envelope = Secret.under(KEYS, ["pool"], "demo").data_key(bound).seal(bound, value)
         seen = pipeline.work(with_part(work, envelope=envelope, crc32c=crc32c(envelope)))

@@ -60,6 +60,8 @@ class Asker:
         """
         answer = msgspec.convert(message, Answer)
         key = digest_key(self.credentials.secret, answer.job_id)
+        indices = sorted(item.output_index for item in answer.items)
+        assert indices == list(range(len(indices))), "an output is missing, or there twice"
         return [self._opened(answer, item, key) for item in answer.items]
 
     def _opened(self, answer: Answer, item: Item, key: bytes) -> bytes:
@@ -71,5 +73,7 @@ class Asker:
         if item.error and not item.digest:
             return output  # the scheduler ended it, and has no key for digests
         code = item.error.code if item.error else ""
-        assert item.digest == item_digest(key, item.output_index, output, code), "the output has another digest"
+        assert item.digest == item_digest(key, item.output_index, len(answer.items), output, code), (
+            "the output has another digest"
+        )
         return output

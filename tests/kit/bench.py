@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
+
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.rows import sealed_row
 from llmos.infra.crypto.secrets import wrap_secret
@@ -144,6 +146,7 @@ def job(head: Head, *bodies: Any) -> Job:
     for body in bodies:
         (plan,) = kind.plan(body, lambda texts: [1] * len(texts), 1024)
         plans.append(plan._replace(first_item=sum(earlier.items for earlier in plans)))
+    head = msgspec.structs.replace(head, parts=len(plans), items=sum(plan.items for plan in plans))
     sealed: Job = SEALED.decode(seal_job(KEYS, head, plans, bytes(32)))
     return sealed
 

@@ -42,18 +42,20 @@ class Worker:
         self._for_asker = Secret.for_public(public, tenant)
         self._attempts: dict[tuple[bytes, str, int], DataKey] = {}
 
-    def items(self, answer: Answer, *outputs: Any, part: int = 0) -> list[Item]:
-        """Items of one part of an answer that names its epochs; an `ErrorInfo` is an item that failed."""
-        return [self._item(answer, part, index, output) for index, output in enumerate(outputs)]
+    def items(self, answer: Answer, *outputs: Any, part: int = 0, first: int = 0, of: int = 0) -> list[Item]:
+        """Items of one part of an answer that names its epochs, from `first` on, of `of` items that the job has (by default
+        these); an `ErrorInfo` is an item that failed."""
+        items = of or len(outputs)
+        return [self._item(answer, part, index, items, output) for index, output in enumerate(outputs, first)]
 
-    def _item(self, answer: Answer, part: int, index: int, output: Any) -> Item:
+    def _item(self, answer: Answer, part: int, index: int, items: int, output: Any) -> Item:
         key = digest_key(self._secret, answer.job_id)
         if isinstance(output, ErrorInfo):
-            digest = item_digest(key, index, b"", output.code)
+            digest = item_digest(key, index, items, b"", output.code)
             return Item(output_index=index, part=part, error=output, digest=digest)
         plain = msgspec.msgpack.encode(output)
         bound = item_bound(answer, part, answer.epochs[part], index)
-        digest = item_digest(key, index, plain, "")
+        digest = item_digest(key, index, items, plain, "")
         sealed = self._data_key(bound).seal(bound, plain)
         return Item(output_index=index, part=part, output=sealed, sealed=True, digest=digest)
 

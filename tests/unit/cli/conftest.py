@@ -50,6 +50,8 @@ class System:
         self.refusal: ErrorInfo | None = None
         self.refuse = False
         self.dead = False
+        self.silent = False
+        """Nobody gets a reply."""
         self.bodies: dict[str, Any] = {"job": {"job_id": JOB, "submissions": []}}
         """By query; of a list each query takes the next one, the last one stays."""
         self.replies: dict[str, Any] = {}
@@ -129,7 +131,7 @@ class System:
                     message = CONTROL.decode(record.value)
                     if isinstance(message, Query):
                         self.queries.append(message)
-                    if isinstance(message, Query | ModelCommand | Drain) and message.reply_to:
+                    if isinstance(message, Query | ModelCommand | Drain) and message.reply_to and not self.silent:
                         reply = Reply(id=message.id, body=self._body(message), error=self._error(message))
                         await log.emit(Place(message.reply_to, 0), [Out(None, encode(reply))])
 

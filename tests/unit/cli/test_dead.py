@@ -11,6 +11,7 @@ from llmos.cli.dead import (
     CUT,
     DIED_AGAIN,
     REPLAYED,
+    UNOPENED,
     Entry,
     Filters,
     Letters,
@@ -92,6 +93,14 @@ def test_the_order_of_each_partition_is_kept() -> None:
         chosen = [e.letter.origin.offset for e in choice.replay if e.letter.origin.partition == partition]
         assert chosen == offsets
     assert [(name_of(e.letter.origin), reason) for e, reason in choice.skipped] == [("requests:0:7", CUT)]
+
+
+def test_what_the_keyring_does_not_open_is_left_out() -> None:
+    """And holds up none of the others."""
+    entries = [Entry(0, msgspec.structs.replace(letter(0), key_id="gone")), Entry(1, letter(1))]
+    choice = choose(entries, again=False, has=lambda key_id: key_id != "gone")
+    assert [entry.offset for entry in choice.replay] == [1]
+    assert [reason for _, reason in choice.skipped] == [UNOPENED]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from llmos.cli.app import app
+from llmos.cli.dead import UNOPENED
 from llmos.cli.session import Session
 from llmos.infra.crypto.keyfile import save_keyring
 from llmos.infra.log.clock import WallClock
@@ -151,10 +152,13 @@ def test_a_strangers_words_do_not_steer_the_terminal(graves: Graveyard) -> None:
         (json.dumps(REQUEST).encode(), (JSON_HEADER,), ("JSON", '"text": "hush"', "header content-type")),
         (packed(payload=b"\x00\xff"), (), ("2 bytes: 00ff",)),
         (b"\xc1 rubbish", (), ("bytes", "c1207275", ". rubbish")),
-        (b"{broken", (JSON_HEADER,), ("bytes", "{broken")),
+        (b"{broken", (JSON_HEADER,), ("value, text", "{broken")),
+        (packed(payload=msgspec.msgpack.encode({"text": "inside"})), (), ('"text": "inside"',)),
+        (packed(payload=b'{"text": "in JSON"}'), (), ('"text": "in JSON"',)),
+        (packed(payload="schlichter Text, grün".encode()), (), ("schlichter Text, grün",)),
         (b"", (), ("bytes",)),
         (b"\x91" * 100_000, (), ("bytes", "bytes more")),
-        (b"[" * 100_000, (JSON_HEADER,), ("bytes", "bytes more")),
+        (b"[" * 100_000, (JSON_HEADER,), ("text", "characters more")),
         (b"\xdd\xff\xff\xff\xff", (), ("bytes",)),
         (msgspec.msgpack.encode({1: {b"k": float("nan")}}), (), ("MessagePack",)),
     ],
@@ -240,6 +244,37 @@ def test_a_record_that_died_again_waits_for_again(graves: Graveyard) -> None:
     assert replay is not None
     assert (replay.first.offset, replay.replays) == (1, 2)
     assert [name for name, _ in graves.on("requests")[1].headers] == [REPLAY_HEADER]
+
+
+def spoil(graves: Graveyard, **fields: object) -> None:
+    """Changes the letter that was buried last."""
+    last = DEAD.decode(graves.dead[-1].value or b"")
+    graves.dead[-1] = graves.dead[-1]._replace(value=msgspec.msgpack.encode(msgspec.structs.replace(last, **fields)))
+
+
+@pytest.mark.parametrize("fields", [{"value": b"damaged"}, {"key_id": "00" * 8}], ids=["damaged", "key gone"])
+def test_a_letter_that_does_not_open_holds_up_no_other(graves: Graveyard, fields: dict[str, object]) -> None:
+    """It is left out and counted, by `list`, too, where it would have to be opened."""
+    for offset in (1, 2, 3):
+        graves.bury(record(packed(), offset=offset), UNKNOWN)
+        if offset == 2:
+            spoil(graves, **fields)
+    listed = graves("list", "--tenant", "newcomer")
+    assert "1 letters do not open with this keyring" in listed.stderr
+    assert "requests:0:2" not in listed.stdout
+    assert ("1 are sealed under keys" in graves("list").stderr) == ("key_id" in fields)
+    (*puts, said) = graves.objects("replay", "--code", "unknown_tenant", "--yes")
+    assert [put["origin"] for put in puts] == ["requests:0:1", "requests:0:3"]
+    assert said == {"replayed": 2, "skipped": {UNOPENED: 1}}
+    assert graves.objects("replay", "--tenant", "newcomer", "--dry-run")[-1]["skipped"][UNOPENED] == 1
+
+
+def test_who_names_a_letter_without_its_key_is_told(graves: Graveyard) -> None:
+    """Before anything is done."""
+    graves.bury(record(packed(), offset=1), UNKNOWN)
+    spoil(graves, key_id="00" * 8)
+    said = graves("replay", "requests:0:1", "--yes")
+    assert (said.exit_code, "key 0000000000000000" in said.stderr) == (78, True)
 
 
 def test_a_dry_run_writes_nothing(graves: Graveyard) -> None:

@@ -75,7 +75,7 @@ def test_a_first_start_makes_tenants_that_may_do_both(system: System) -> None:
     assert set(rows) == set(DEMO_TENANTS)
     for name, row in rows.items():
         credentials = system.credentials(name)
-        assert (row.plaintext, row.mac, row.reply_prefixes) == ("allow", "optional", ["reply."])
+        assert (row.plaintext, row.mac, row.reply_prefixes) == ("allow", "optional", [])
         assert unwrap_secret(keys, row) == credentials.secret
         assert row.fingerprint == fingerprint(credentials.secret)
         assert credentials.reply_keys[0].public == row.reply_key
@@ -112,7 +112,7 @@ def test_a_system_of_before_is_completed(system: System) -> None:
     for name, row in after.items():
         assert row.wrapped_secret == rows[name].wrapped_secret
         assert row.fingerprint == rows[name].fingerprint
-        assert row.reply_prefixes == ["reply."]
+        assert tuple(row.prefixes) == (f"reply.{name}.",)
         assert system.credentials(name).secret == unwrap_secret(keys, row)
         assert system.credentials(name).reply_keys[0].public == row.reply_key
         assert keys.holds("tenant", name)

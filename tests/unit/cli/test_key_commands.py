@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from llmos.infra.crypto.credentials import (
 from llmos.infra.crypto.keyfile import changed, create_keyring, load_keyring, save_keyring
 from llmos.infra.crypto.keyring import PURPOSES, Keyring, fresh_key
 from llmos.infra.crypto.roles import ROLES
+from llmos.infra.embedded.directory import StateDirectory, write_json
+from llmos.infra.embedded.identity import started_at
 
 Keys = Callable[..., Result]
 
@@ -56,14 +59,49 @@ def keys(llmos: Callable[..., Result], path: Path) -> Iterator[Keys]:
 
 
 def test_init_makes_what_is_missing_and_keeps_what_is_there(keys: Keys, path: Path) -> None:
-    """Also in a file that has two purposes only."""
+    """Also in a file that has two purposes only; where nothing is missing it says what to do instead."""
     assert "made now" in keys("init").stdout
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert "is already there" in keys("init").stdout
+    again = keys("init")
+    assert (again.exit_code, "is already there" in again.stderr, "keys rotate" in again.stderr) == (78, True, True)
     first = load_keyring(path).entries
     save_keyring(Keyring(first[:2]), path)
     assert "made what was missing: ingress, dead, receipt, operator, control" in keys("init").stdout
     assert load_keyring(path).entries[:2] == first[:2]
+
+
+@pytest.mark.parametrize("trace", ["tenants/acme.json", "public-keys.json", "tenant-rows-sealed"])
+def test_init_makes_no_keyring_in_the_place_of_one_that_is_gone(keys: Keys, path: Path, trace: str) -> None:
+    """What lies beside it tells that there was one: a new one would open nothing."""
+    (path.parent / trace).parent.mkdir(parents=True)
+    (path.parent / trace).touch()
+    said = keys("init")
+    assert (said.exit_code, "put that one back" in said.stderr, path.exists()) == (78, True, False)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_init_makes_nothing_while_a_system_runs(keys: Keys, path: Path, is_there: bool) -> None:
+    """Neither a new keyring, which its services would take, nor what is missing in the one that is there."""
+    if is_there:
+        save_keyring(Keyring(create_keyring(path).entries[:2]), path)
+    before = path.read_bytes() if is_there else b""
+    directory = StateDirectory.take(path.parent)
+    try:
+        said = keys("init")
+    finally:
+        directory.release()
+    assert said.exit_code == 78
+    assert ("keys rotate" if is_there else "put its keyring back") in said.stderr
+    assert (path.read_bytes() if path.exists() else b"") == before
+
+
+def test_init_sees_services_that_run_by_themselves(keys: Keys, path: Path) -> None:
+    """`llmos run ingest` holds no lock; it wrote down that it runs."""
+    (path.parent / "run").mkdir(parents=True)
+    noted = {"pid": os.getpid(), "started_at": started_at(os.getpid()), "port": 1}
+    write_json(path.parent / "run" / "ingest.json", noted)
+    said = keys("init")
+    assert (said.exit_code, "ingest of" in said.stderr, path.exists()) == (78, True, False)
 
 
 def test_list_shows_keys_without_their_bytes(keys: Keys, path: Path) -> None:

@@ -48,6 +48,7 @@ def test_clear_and_the_secret_alone_send_in_the_clear(
 ) -> None:
     """Both sign."""
     (tmp_path / "secret").write_text(SECRET.hex())
+    (tmp_path / "secret").chmod(0o600)
     for words in (["--credentials", file, "--clear"], ["--secret-file", str(tmp_path / "secret")]):
         assert llmos("submit", "echo", "hello", "--no-wait", *words).exit_code == 0
     for _, request in system.requests:

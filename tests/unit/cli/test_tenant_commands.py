@@ -4,95 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
-from typer.testing import CliRunner, Result
 
-from llmos.cli import key_advice
-from llmos.cli.app import app
-from llmos.cli.session import Session
-from llmos.infra.crypto.credentials import Credentials, load_credentials
-from llmos.infra.crypto.keyfile import create_keyring, load_keyring, save_keyring
+from llmos.infra.crypto.credentials import load_credentials
+from llmos.infra.crypto.keyfile import load_keyring, save_keyring
 from llmos.infra.crypto.keyring import Keyring
-from llmos.infra.crypto.rows import names_key, sealed_row
 from llmos.infra.crypto.secrets import unwrap_previous, unwrap_secret
-from llmos.infra.log.clock import WallClock
-from llmos.infra.log.memory import MemoryBroker
-from llmos.infra.log.port import Log, Out, Place
-from llmos.infra.log.topics import specs
-from llmos.infra.settings import Settings
+from llmos.infra.log.port import Out, Place
 from llmos.schemas.base import encode
-from llmos.schemas.catalog import TENANTS, Quotas, Tenant
-from llmos.schemas.errors import OperatorError
+from llmos.schemas.catalog import Alias, Model, Quotas
 from llmos.schemas.telemetry import LiveCounts
-from tests.kit.bench import configured
-
-
-class Office:
-    """A log in memory, a state directory, and the command over both."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.broker = MemoryBroker(WallClock())
-        self.broker.create(specs(configured()))
-        self.keyring = directory / "keyring.json"
-        create_keyring(self.keyring)
-        self.coming: list[tuple[Place, Out]] = []
-
-    @asynccontextmanager
-    async def open_log(self, settings: Settings) -> AsyncIterator[Log]:
-        """As `Session.open_log`."""
-        log = self.broker.connect("operator")
-        for place, out in self.coming:
-            await log.emit(place, [out])
-        self.coming = []
-        try:
-            yield log
-        finally:
-            await log.close()
-
-    def __call__(self, *words: str, stdin: str = "") -> Result:
-        line = ["--state-directory", str(self.directory), "tenants", *words]
-        return CliRunner().invoke(app, line, input=stdin, obj=Session(open_log=self.open_log))
-
-    def keys(self, *words: str) -> Result:
-        """`llmos keys …`"""
-        line = ["--state-directory", str(self.directory), "keys", *words]
-        return CliRunner().invoke(app, line, obj=Session(open_log=self.open_log))
-
-    def objects(self, *words: str) -> list[dict[str, Any]]:
-        """What the command prints with --json."""
-        found = self(*words, "--json")
-        assert found.exit_code == 0, found.output
-        return [json.loads(line) for line in found.stdout.splitlines()]
-
-    def row(self, name: str = "acme") -> Tenant | None:
-        """The tenant as the topic has it."""
-        latest: Tenant | None = None
-        for stored in self.broker.dump("tenants")[0]:
-            if stored.record.key == name.encode():
-                value = stored.record.value
-                latest = TENANTS.decode(value) if value is not None else None
-        return latest
-
-    def tenant(self, name: str = "acme") -> Tenant:
-        found = self.row(name)
-        assert found is not None
-        return found
-
-    def credentials(self, name: str = "acme") -> Credentials:
-        return load_credentials(self.directory / "tenants" / f"{name}.json")
-
-    def secrets_of_all(self) -> list[bytes]:
-        """Everything that no output may show."""
-        keys = [entry.key for entry in load_keyring(self.keyring).entries if entry.key]
-        own = [self.credentials().secret, *(key.private for key in self.credentials().reply_keys)]
-        return [*keys, *own, self.tenant().wrapped_secret]
+from tests.unit.cli.tenant_office import Office
 
 
 @pytest.fixture
@@ -136,6 +60,52 @@ def test_a_taken_name_is_refused(office: Office, name: str) -> None:
     assert "choose another" in said.stderr
     assert office.tenant() == before
     assert not (office.directory / "x.json").exists()
+
+
+@pytest.mark.parametrize(
+    "more", [(), ("--lane", "fast"), ("--weight", "0"), ("--kind", "ecko"), ("--out", "/nowhere/x")]
+)
+def test_a_taken_name_is_told_before_anything_else(office: Office, more: tuple[str, ...]) -> None:
+    """Also before its credentials, which are there already."""
+    office("add", "acme")
+    said = office("add", "acme", *more, "--json")
+    assert json.loads(said.stdout)["error"]["code"] == "tenant_taken"
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--lane", "interactive,fast"), "there is no lane 'fast'; there are interactive, standard, batch"),
+        (("--kind", "ecko"), "there is no kind 'ecko'; there are generate, embed, echo"),
+        (("--kind", "all,echo"), "`all` stands alone"),
+        (("--model", "tiny*,"), "nothing between two commas"),
+        (("--weight", "0"), "weight must be above 0"),
+        (("--jobs", "-1"), "cannot be used: jobs must be at least 0"),
+        (("--reply-prefix", "reply acme"), "reply_prefixes[0] has a character"),
+        (("--default-timeout", "2e6"), "default_timeout must be at most 86400"),
+    ],
+)
+def test_slips_are_told_and_change_nothing(office: Office, words: tuple[str, ...], problem: str) -> None:
+    """In words, and by `add` as by `set`."""
+    office("add", "acme")
+    before = office.tenant()
+    for command in (("set", "acme"), ("add", "globex")):
+        said = office(*command, *words)
+        assert (said.exit_code, problem in said.stderr, "Expected" in said.stderr) == (78, True, False), said.stderr
+    assert (office.tenant(), office.row("globex")) == (before, None)
+    assert "a name has 1 to 64 characters" in office("add", "Acme").stderr
+
+
+def test_a_pattern_that_means_no_model_is_told(office: Office) -> None:
+    """It may be of one that comes; those that mean one are not."""
+    model = Model(identity="ab" * 32, name="tiny", architecture="a", kinds=[], parameters=1, weight_bytes=1, context_tokens=1, dtype="f")  # fmt: skip
+    alias = Alias(name="small", identity="ab" * 32)
+    office.coming += [(Place("catalog", 0), Out(key, encode(row))) for key, row in ((b"a", model), (b"b", alias))]
+    said = office("add", "acme", "--model", "tin*", "--model", "small", "--model", "huge*")
+    assert (said.exit_code, "--model huge*: there is no such model" in said.stderr) == (0, True)
+    assert "tin*" not in said.stderr
+    assert "small" not in said.stderr
+    assert "--model x*" in office("set", "acme", "--model", "x*").stderr
 
 
 @pytest.mark.parametrize(
@@ -204,6 +174,33 @@ def test_rotation_leaves_the_old_secret_for_a_while(office: Office) -> None:
     assert last.reply_keys[0].public == office.tenant().reply_key
 
 
+def test_rotation_stops_where_the_credentials_of_before_are_not(office: Office, tmp_path: Path) -> None:
+    """The new ones would lack what those open; it says how to name them, and writes nothing."""
+    out = tmp_path / "moved.json"
+    office("add", "acme")
+    (office.directory / "tenants" / "acme.json").rename(out)
+    before = office.tenant()
+    said = office("rotate-secret", "acme")
+    assert (said.exit_code, "--out FILE" in said.stderr, "--new-file" in said.stderr) == (78, True, True)
+    assert office.tenant() == before
+    assert office("rotate-secret", "acme", "--out", str(tmp_path / "typo.json")).exit_code == 78
+    assert office("rotate-secret", "acme", "--out", str(out)).exit_code == 0
+    assert len(load_credentials(out).previous_secrets) == 1
+    assert office("rotate-secret", "acme", "--out", str(out), "--new-file", "--yes").exit_code == 78
+    said = office("rotate-secret", "acme", "--new-file", "--yes")
+    assert (said.exit_code, "lack the secrets of before" in said.stderr) == (0, True)
+    assert office.credentials().previous_secrets == office.credentials().reply_keys == []
+
+
+def test_a_new_reply_key_says_that_it_has_no_grace(office: Office) -> None:
+    """In its help, and when it is made; a secret alone does not."""
+    office("add", "acme")
+    assert "no grace" not in office("rotate-secret", "acme").stderr
+    for more in (("--reply-key",), ("--hybrid",), ("--reply-key", "--json")):
+        assert "has no grace" in office("rotate-secret", "acme", "--yes", *more).stderr
+    assert "without a grace" in " ".join(office("rotate-secret", "--help").stdout.replace("│", " ").split())
+
+
 def test_credentials_of_another_are_not_replaced(office: Office) -> None:
     """A slip of the file's name."""
     office("add", "acme")
@@ -241,146 +238,9 @@ def test_show_tells_rights_keys_and_use(office: Office) -> None:
         assert word in text
 
 
-def forge(office: Office, **fields: object) -> Tenant:
-    """The row as somebody without the system's key writes it."""
-    forged = msgspec.structs.replace(office.tenant(), **fields)
-    office.coming.append((Place("tenants", 0), Out(b"acme", encode(forged))))
-    return forged
-
-
-def test_what_no_operator_wrote_is_marked_and_never_sealed(office: Office) -> None:
-    """Neither shown as the tenant, nor taken up by a change: that is made of the row before."""
-    office("add", "acme")
-    right = office.tenant()
-    forge(office, reply_key=b"another", weight=9.0)
-    (shown,) = office.objects("show", "acme")
-    assert (shown["seal"], shown["reply_key"]) == ("a later row is refused", right.reply_key.hex())
-    assert "no operator" in office("show", "acme").stdout
-    assert "later row is refused" in office("list").stdout
-    assert office("set", "acme", "--weight", "2").exit_code == 0
-    assert (office.tenant().reply_key, office.tenant().weight) == (right.reply_key, 2.0)
-    assert office.objects("list")[0]["seal"] == "holds"
-    assert office.tenant().version == right.version + 1
-
-
-def test_a_row_that_no_operator_wrote_is_no_tenant(office: Office) -> None:
-    """It can be taken away, and not be changed."""
-    office("add", "acme")
-    office("add", "globex")
-    right = office.tenant()
-    office("erase", "acme", "--yes")
-    office.coming.append((Place("tenants", 0), Out(b"acme", encode(msgspec.structs.replace(right, weight=9.0)))))
-    assert {found["name"]: found["seal"] for found in office.objects("list")} == {"acme": "refused", "globex": "holds"}
-    assert "REFUSED" in office("show", "acme").stdout
-    for words in (("set", "acme", "--weight", "2"), ("rotate-secret", "acme")):
-        said = office(*words)
-        assert (said.exit_code, "no operator wrote" in said.stderr) == (78, True)
-    assert office("add", "acme", "--out", str(office.directory / "x.json")).exit_code == 78
-    assert office("erase", "acme", "--yes").exit_code == 0
-    assert office.row() is None
-
-
-def test_without_the_keyring_nobody_can_tell(office: Office) -> None:
-    """The rows are shown as they stand."""
-    office("add", "acme")
-    office.keyring.unlink()
-    assert office.objects("list")[0]["seal"] == "unknown"
-    assert "only the keyring can tell" in office("show", "acme").stdout
-
-
-def test_after_a_rewrap_the_systems_old_key_may_go(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Secrets stay, the one before the last rotation too; before it, destroying is refused."""
-    monkeypatch.setattr(key_advice, "SETTLE_SECONDS", 0.0)
-    office("add", "acme")
-    office("add", "globex")
-    office("rotate-secret", "acme")
-    before, keys = office.tenant(), load_keyring(office.keyring)
-    old = keys.active("system").id
-    secrets = (unwrap_secret(keys, before), unwrap_previous(keys, before))
-    save_keyring(keys.rotated("system"), office.keyring)
-    said = office.keys("destroy", old, "--yes")
-    assert said.exit_code == 78
-    assert "acme, globex are under key" in said.stderr
-    assert "tenants rewrap" in said.stderr
-    assert office.objects("rewrap") == [{"tenants": ["acme", "globex"], "not_opened": []}]
-    assert office.keys("destroy", old, "--yes").exit_code == 0
-    keys, after = load_keyring(office.keyring), office.tenant()
-    assert not keys.has(old)
-    assert (unwrap_secret(keys, after), unwrap_previous(keys, after)) == secrets
-    assert not names_key(after, old, 0.0)
-    assert [found["seal"] for found in office.objects("list")] == ["holds", "holds"]
-
-
-def test_a_secret_that_does_not_open_is_told_by_a_rewrap(office: Office) -> None:
-    """Its row stays as it is, and the exit code says that something was left."""
-    office("add", "acme")
-    office("add", "globex")
-    keys = load_keyring(office.keyring)
-    lost = sealed_row(keys, msgspec.structs.replace(office.tenant(), wrapped_secret=bytes(60)))
-    office.coming.append((Place("tenants", 0), Out(b"acme", encode(lost))))
-    said = office("rewrap")
-    assert (said.exit_code, "tenant acme" in said.stderr, "1 tenants" in said.stdout) == (1, True, True)
-    assert office.tenant() == lost
-
-
-def test_without_a_broker_a_key_of_the_system_goes_with_a_word(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody can say then whether a row is under it."""
-    monkeypatch.setattr(key_advice, "SETTLE_SECONDS", 0.0)
-
-    def away(settings: Settings) -> AbstractAsyncContextManager[Log]:
-        raise OperatorError(problem="no stack runs")
-
-    office.open_log = away  # type: ignore[method-assign, assignment]
-    keys = load_keyring(office.keyring)
-    save_keyring(keys.rotated("system"), office.keyring)
-    said = office.keys("destroy", keys.active("system").id, "--yes")
-    assert (said.exit_code, "cannot be told" in said.stderr) == (0, True)
-
-
 def test_list_shows_all_tenants(office: Office) -> None:
     """By name."""
     for name in ("globex", "acme"):
         office("add", name)
     assert [found["name"] for found in office.objects("list")] == ["acme", "globex"]
     assert "no limit" in office("list").stdout
-
-
-def test_erase_removes_the_tenant_and_destroys_its_keys(office: Office) -> None:
-    """And nothing else; it says what is left, with which keys and until when. Asked twice, it is done."""
-    office("add", "acme")
-    office("add", "globex")
-    assert office("erase", "acme", stdin="n\n").exit_code == 1
-    assert office.row() is not None
-    (erasure,) = office.objects("erase", "acme", "--yes")
-    keys = load_keyring(office.keyring)
-    assert office.row() is None
-    assert not keys.holds("tenant", "acme")
-    assert [entry.id for entry in keys.entries if entry.state == "destroyed"] == erasure["destroyed"]
-    assert keys.holds("tenant", "globex")
-    open_ = {entry.id for entry in keys.entries if entry.purpose in ("pool", "ingress", "dead")}
-    assert {left["key_id"] for left in erasure["left"]} == {*open_, ""}
-    assert erasure["gone_at"] == max(left["until"] for left in erasure["left"])
-    assert office("erase", "acme", "--yes").exit_code == 78
-    assert (office.directory / "tenants" / "acme.json").exists()
-
-
-def test_an_erasure_that_was_cut_off_is_taken_up(office: Office) -> None:
-    """The row is gone, the keys are not."""
-    office("add", "acme")
-    office.coming.append((Place("tenants", 0), Out(b"acme", None)))
-    said = office("erase", "acme", "--yes")
-    assert said.exit_code == 0, said.output
-    assert not load_keyring(office.keyring).holds("tenant", "acme")
-    for word in ("sealed", "llmos keys rotate pool", "results", "nothing of it can be read after"):
-        assert word in said.stdout
-
-
-def test_a_name_that_was_erased_may_come_again_with_a_word(office: Office) -> None:
-    """New keys, and a note that the log still has what was clear."""
-    office("add", "acme")
-    office("erase", "acme", "--yes")
-    (office.directory / "tenants" / "acme.json").unlink()
-    said = office("add", "acme")
-    assert said.exit_code == 0, said.output
-    assert "was erased" in said.stderr
-    assert load_keyring(office.keyring).holds("tenant", "acme")

@@ -146,8 +146,8 @@ def test_a_new_kind_needs_no_change_of_the_command(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("options", "more", "problem"),
     [
-        ({"max_tokens": 0}, [], "--max-tokens: Expected `int` >= 1"),
-        ({}, ["top_k=x"], "--top-k: Expected `int`, got `str`"),
+        ({"max_tokens": 0}, [], "--max-tokens: must be at least 1"),
+        ({}, ["top_k=x"], "--top-k: must be a whole number and is text"),
         ({}, ["nothing=1"], "generate has prompt, messages, max_tokens"),
         ({}, ["top_k"], "name=value"),
     ],
@@ -164,7 +164,7 @@ def test_what_the_kind_does_not_take_is_told_with_its_flag(options: Any, more: l
     [
         (
             "Expected `str` of length <= 64 - at `$.idempotency_key`",
-            "at --idempotency-key: Expected `str` of length <= 64.",
+            "at --idempotency-key: must have at most 64 characters.",
         ),
         ("it is empty", "at the request: it is empty."),
     ],

@@ -50,8 +50,8 @@ def test_an_answer_is_opened() -> None:
 def test_each_part_has_the_epoch_of_its_own_attempt() -> None:
     """Parts of a list may have been done by different attempts."""
     bare = answer(epochs=(7, 9))
-    first, _ = WORKER.items(bare, EchoOutput(text="a"), EchoOutput(text="-"))
-    _, second = WORKER.items(bare, EchoOutput(text="-"), EchoOutput(text="b"), part=1)
+    (first,) = WORKER.items(bare, EchoOutput(text="a"), of=2)
+    (second,) = WORKER.items(bare, EchoOutput(text="b"), part=1, first=1, of=2)
     opened = opening().answer(msgspec.structs.replace(bare, items=[second, first]))
     assert outputs(opened) == [EchoOutput(text="a"), EchoOutput(text="b")]
     swapped = msgspec.structs.replace(bare, items=[first, second], epochs=[9, 7])
@@ -109,6 +109,30 @@ def test_items_do_not_change_places() -> None:
     for items in (swapped, [one.items[0], two.items[1]]):
         with pytest.raises(CannotOpen):
             opening().answer(msgspec.structs.replace(one, items=items))
+
+
+@pytest.mark.parametrize("kept", [[0, 1], [1, 2], [0, 2], [0, 0, 1, 2], [0, 1, 1], [0, 0, 0], []])
+def test_no_output_is_left_out_or_doubled(kept: list[int]) -> None:
+    """They are 0 to n - 1, each once, and n is what the job has: who may write to `results` takes none away."""
+    whole = sealed(answer(), "a", FAILED, "b")
+    assert len(outputs(opening().answer(msgspec.structs.replace(whole, items=whole.items[::-1])))) == 3
+    with pytest.raises(CannotOpen):
+        opening().answer(msgspec.structs.replace(whole, items=[whole.items[i] for i in kept]))
+
+
+@pytest.mark.parametrize("indices", [[1], [0, 2], [0, 0], [1, 2]])
+def test_clear_outputs_are_all_there_too(indices: list[int]) -> None:
+    """A client without credentials at least counts."""
+    clear = msgspec.msgpack.encode(EchoOutput(text="a"))
+    found = answer(items=[Item(output_index=index, output=clear) for index in indices])
+    with pytest.raises(CannotOpen, match="each of them once"):
+        opening(b"").answer(found)
+
+
+def test_what_ended_without_outputs_has_none() -> None:
+    """Refused, expired, cancelled, failed as a whole: there is nothing to count."""
+    for status in ("refused", "expired", "cancelled", "failed"):
+        assert opening().answer(answer(status=status, error=FAILED)).items == []
 
 
 def test_who_can_only_seal_is_not_believed() -> None:

@@ -372,6 +372,7 @@ VALUES: dict[str, Message] = {
     "fence/1 by signature": Fence(device="d", node="n", incarnation=4, pid=1, at=1_800_000_003.0, mac=DIGEST * 2),
     "cancel/1": Cancel(tenant="acme", job_id=JOB_ID, at=1_800_000_003.0, mac=DIGEST),
     "cancel_task/1": CancelTask(partition=7, s=2**33),
+    "cancel_task/1 with its time": CancelTask(partition=7, s=2**33, at=1_800_000_003.0, mac=DIGEST * 2),
     "query/1": Query(id="q-1", what="job", reply_to="reply.acme", tenant="acme", job_id=JOB_ID, mac=DIGEST),
     "reply/1": Reply(id="q-1", body=msgspec.Raw(b"\x81\xa4jobs\x03"), error=ERROR),
     "drain/1": Drain(device="node-0.cpu-0", at=1_800_000_003.0),

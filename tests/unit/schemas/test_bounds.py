@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 
 from llmos.infra.log.port import Place, Record
@@ -15,6 +16,7 @@ from llmos.pipelines.kinds.base import read_input
 from llmos.schemas.admitted import Refusal
 from llmos.schemas.base import MSGPACK
 from llmos.schemas.catalog import Tenant
+from llmos.schemas.control import CONTROL
 from llmos.schemas.errors import Forged, InvalidRequest, Malformed, RecordError
 from llmos.schemas.limits import (
     CHOICES,
@@ -182,3 +184,32 @@ def test_the_longest_waits_hang_together() -> None:
     """The longest time-out is a tenant's longest by default, and a credit is kept for longer than that."""
     assert Tenant(name="t").longest_timeout == TIMEOUT_SECONDS
     assert load().ingest.hold_seconds > TIMEOUT_SECONDS
+
+
+CONTROL_FIELDS = [
+    ({"type": "drain/1", "device": "d", "at": 1.0}, "id"),
+    ({"type": "model_command/1", "id": "c", "what": "load", "at": 1.0}, "alias"),
+    ({"type": "model_command/1", "id": "c", "what": "load", "at": 1.0}, "device"),
+    ({"type": "model_order/1", "what": "load", "identity": "m", "at": 1.0}, "identity"),
+    ({"type": "model_order/1", "what": "load", "identity": "m", "at": 1.0}, "device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("plain", "field"), CONTROL_FIELDS, ids=lambda value: value if isinstance(value, str) else None
+)
+def test_words_on_control_are_bounded(plain: dict[str, Any], field: str) -> None:
+    """Whoever may write there has nobody keep, log or send back a megabyte."""
+    for good in ("", "x" * 128):
+        assert getattr(CONTROL.decode(msgpack.packb(plain | {field: good})), field) == good
+    with pytest.raises(Malformed):
+        CONTROL.decode(msgpack.packb(plain | {field: "x" * 129}))
+
+
+def test_every_text_on_control_is_bounded() -> None:
+    """Also one that is added."""
+    for kind in CONTROL.types:
+        for field in msgspec.structs.fields(kind):
+            schema = msgspec.json.schema(field.type)
+            for option in schema.get("anyOf", [schema]):
+                assert option.get("type") != "string" or "enum" in option or "maxLength" in option, (kind, field.name)

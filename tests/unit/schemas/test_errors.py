@@ -90,6 +90,7 @@ CODES = {
     "position_lost": ("PositionLost", False),
     "topic_missing": ("TopicMissing", False),
     "keyring_mismatch": ("KeyringMismatch", False),
+    "secret_unreadable": ("SecretUnreadable", False),
     "already_running": ("AlreadyRunning", False),
     "child_failed": ("ChildFailed", False),
     "checksum_mismatch": ("ChecksumMismatch", False),
@@ -103,6 +104,7 @@ CODES = {
     "no_such_job": ("NoSuchJob", False),
     "no_answer": ("NoAnswer", True),
     "no_reply": ("NoReply", True),
+    "unanswered": ("Unanswered", False),
     "query_refused": ("QueryRefused", False),
     "bad_reference": ("BadReference", False),
 }

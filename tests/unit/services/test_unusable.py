@@ -154,7 +154,7 @@ async def replay(world: World, *, again: bool = False) -> Sequence[Origin]:
     log = world.broker.connect("operator")
     entries = (await read_letters(log, Filters())).entries()
     puts = put_back(log, world.keyring, world.clock, choose(entries, again=again).replay)
-    return [put.to async for put in puts]
+    return [put.to async for put in puts if put.to is not None]
 
 
 def test_a_request_that_came_before_its_tenant_is_answered_when_it_is_put_back() -> None:

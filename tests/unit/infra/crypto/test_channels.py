@@ -36,6 +36,8 @@ HEAD = Head(
         {"kind": "embed"},
         {"job_id": job_id("acme", "two")},
         {"request_id": "two"},
+        {"parts": 2},
+        {"items": 2},
     ],
 )
 def test_a_part_under_another_head_does_not_open(changed: dict[str, object]) -> None:
@@ -52,3 +54,14 @@ def test_a_part_does_not_open_as_another_one() -> None:
     first, second = SEALED.decode(seal_job(KEYS, HEAD, plans, b"d" * 32)).parts
     with pytest.raises(EnvelopeRejected):
         open_part(KEYS, HEAD, msgspec.structs.replace(first, envelope=second.envelope))
+
+
+def test_a_part_keeps_the_place_of_its_items() -> None:
+    """Under another first item its outputs would change places with those of others; and none is left out of it."""
+    head = msgspec.structs.replace(HEAD, parts=2, items=4)
+    plans = [PartPlan(0, 2, b"input", 0, 0, 0), PartPlan(2, 2, b"input", 0, 0, 0)]
+    for part in SEALED.decode(seal_job(KEYS, head, plans, b"d" * 32)).parts:
+        assert open_part(KEYS, head, part).input == b"input"
+        for changed in ({"first_item": 2 - part.first_item}, {"items": 1}, {"items": 3}):
+            with pytest.raises(EnvelopeRejected):
+                open_part(KEYS, head, msgspec.structs.replace(part, **changed))

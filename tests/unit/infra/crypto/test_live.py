@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 
 from llmos.infra.crypto import envelope, live
 from llmos.infra.crypto.envelope import Bound, Secret, open_envelope
-from llmos.infra.crypto.keyfile import changed, create_keyring, load_keyring
-from llmos.infra.crypto.keyring import Keyring, SystemKeys
+from llmos.infra.crypto.keyfile import changed, create_keyring, export_keyring, load_keyring, save_keyring
+from llmos.infra.crypto.keyring import PURPOSES, Keyring, SystemKeys
 from llmos.infra.crypto.live import LiveKeyring
-from llmos.infra.crypto.roles import for_service
+from llmos.infra.crypto.roles import ROLES, for_service
+from llmos.infra.telemetry.metrics import KEYRINGS_REFUSED
 from llmos.schemas.errors import BadSetting, EnvelopeRejected
 
 BOUND = Bound("demo", "part", bytes(16), 0, "echo")
@@ -152,6 +153,40 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_of_before(path: Path) -> Non
     with capture_logs() as logs:
         assert worker.refresh()
     assert [(entry["event"], entry["made"], entry["gone"]) for entry in logs] == [("keyring_reloaded", [], [])]
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_another_systems_keyring_is_not_taken(path: Path, service: str) -> None:
+    """As by `llmos keys init` beside a running system: its services keep their keys, say so once, and count it."""
+    keys = LiveKeyring(path, service)
+    before, good = keys.current, path.read_bytes()
+    counted = KEYRINGS_REFUSED.labels("another")._value.get()
+    save_keyring(Keyring.memory("demo"), path)
+    with capture_logs() as logs:
+        assert [keys.refresh() for _ in range(3)] == [False] * 3
+    assert [entry["event"] for entry in logs] == ["keyring_refused"]
+    assert logs[0]["lacks"]
+    assert keys.current is before
+    assert KEYRINGS_REFUSED.labels("another")._value.get() == counted + 1
+    path.write_bytes(good)
+    assert keys.refresh()
+
+
+@pytest.mark.parametrize("service", ROLES)
+def test_a_copy_is_taken_after_rotations_and_destructions(tmp_path: Path, service: str) -> None:
+    """It keeps no entry of what its service only checks or seals to; the whole keyring keeps all."""
+    ring, out = create_keyring(tmp_path / "keyring.json", ["demo"]), tmp_path / "copy.json"
+    export_keyring(ring, service, out)
+    copy, whole = LiveKeyring(out, service), LiveKeyring(tmp_path / "keyring.json", service)
+    for purpose in PURPOSES:
+        tenant = "demo" if purpose == "tenant" else ""
+        old = ring.active(purpose, tenant).id
+        ring = ring.rotated(purpose, tenant).destroyed(old)
+    save_keyring(ring, tmp_path / "keyring.json")
+    out.unlink()
+    export_keyring(ring, service, out)
+    assert copy.refresh()
+    assert whole.refresh()
 
 
 def test_a_reload_logs_ids_and_no_keys(path: Path) -> None:

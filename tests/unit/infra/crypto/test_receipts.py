@@ -156,7 +156,9 @@ def test_the_tenant_finds_its_answer_in_the_receipt() -> None:
 def test_the_digest_of_an_answer_is_that_of_its_items() -> None:
     """In their order; where an item has none, or there are no items, the receipt says nothing of the answer."""
     key = digest_key(SECRET, JOB)
-    items = [Item(output_index=i, digest=item_digest(key, i, output, code)) for i, output, code in OUTPUTS]
+    items = [
+        Item(output_index=i, digest=item_digest(key, i, len(OUTPUTS), output, code)) for i, output, code in OUTPUTS
+    ]
     assert answer_digest(items) == receipt().output_digest
     assert answer_digest([]) == b""
     assert answer_digest([*items, Item(output_index=3)]) == b""

@@ -77,21 +77,22 @@ def test_the_published_digests_are_made_by_hand() -> None:
     assert key.hex() == found["digest_key"]
     digests = b""
     for item in found["items"]:
-        said = packed(["llmos-item-1", item["index"], bytes.fromhex(item["output"]), item["code"]])
+        said = packed(["llmos-item-2", item["index"], len(found["items"]), bytes.fromhex(item["output"]), item["code"]])
         assert hmac.new(key, said, hashlib.sha256).hexdigest() == item["digest"]
         digests += bytes.fromhex(item["digest"])
     assert hashlib.sha256(b"llmos-output-1\x00" + digests).hexdigest() == found["output_digest"]
 
 
 def test_the_published_request_is_signed() -> None:
-    """The MAC covers the metadata in their order and the body; the sealed request's binding covers the metadata."""
+    """The MAC covers how the body is given, the metadata in their order and the body; the sealed request's binding covers the metadata."""
     found = PUBLISHED["request"]
     fields = found["fields"] | {"nonce": bytes.fromhex(found["fields"]["nonce"]), "reply_key": b""}
     order = ["priority", "timeout", "events", "reply_to", "reply_key", "submitted_at", "nonce"]
     metadata = [fields["tenant"], fields["request_id"], fields["idempotency_key"], found["lane"]]
     metadata += [fields["kind"], fields["model"], fields["sealed"], *(fields[name] for name in order)]
     assert packed(["llmos-metadata-2", *metadata]).hex() == found["metadata"]
-    signed = b"llmos-request-3\x00" + bytes.fromhex(found["metadata"]) + bytes.fromhex(found["body"])
+    how = packed([0, "", fields["crc32c"]])
+    signed = b"llmos-request-4\x00" + how + bytes.fromhex(found["metadata"]) + bytes.fromhex(found["body"])
     assert signed.hex() == found["signed"]
     assert hmac.new(bytes.fromhex(found["secret"]), signed, hashlib.sha256).hexdigest() == found["mac"]
     request = _request(found)
@@ -103,9 +104,10 @@ def test_the_published_request_is_signed() -> None:
 
 
 def test_the_published_part_is_bound_to_the_reply_key() -> None:
-    """And to the model: nobody has a copy of it answered to another key."""
-    extra = hashlib.sha256(packed(["llmos-part-1", b"\x01" + bytes(range(32)), ""])).hexdigest()
-    assert next(case["bound"]["extra"] for case in CASES if case["name"].startswith("a part")) == extra
+    """And to the model, so that nobody has a copy of it answered to another key; and to the place of its items."""
+    extra = hashlib.sha256(packed(["llmos-part-2", b"\x01" + bytes(range(32)), "", 2, 5])).hexdigest()
+    bound = next(case["bound"] for case in CASES if case["name"].startswith("a part"))
+    assert [bound[name] for name in ("part", "sequence", "item", "extra")] == [1, 3, 2, extra]
 
 
 def test_the_published_cancel_is_signed() -> None:

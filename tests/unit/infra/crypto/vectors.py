@@ -32,6 +32,7 @@ _REQUEST = Request(
     priority=7,
     timeout=30.5,
     reply_to="reply.demo.a",
+    crc32c=0x12345678,
     submitted_at=1_800_000_000.25,
     nonce=bytes(range(16)),
 )
@@ -43,13 +44,15 @@ _HEAD = Head(
     lane="interactive",
     kind="echo",
     model="",
+    parts=2,
+    items=5,
     reply_key=b"\x01" + bytes(range(32)),
 )
 _Readers = Sequence[Purpose]
 _CASES: tuple[tuple[str, Bound, _Readers, bytes], ...] = (
     (
-        "a part: two readers, extra is the digest of reply key and model",
-        channels.part_bound(_HEAD, 0),
+        "a part: two readers, its items 2 to 4 of 5; extra is the digest of reply key, model and counts",
+        channels.part_bound(_HEAD, 1, 2, 3),
         ("tenant", "pool"),
         channels.encode_body(channels.PartBody(b"\x81\xa4text\xa5hello", bytes(32))),
     ),
@@ -118,7 +121,7 @@ def _case(keyring: Keyring, name: str, bound: Bound, readers: _Readers, plaintex
 def _digests() -> dict[str, Any]:
     key = channels.digest_key(_SECRET, _JOB)
     items = [(0, b"\x81\xa4text\xa5hello", ""), (1, b"", "too_large")]
-    digests = [channels.item_digest(key, *item) for item in items]
+    digests = [channels.item_digest(key, index, len(items), output, code) for index, output, code in items]
     return {
         "secret": _SECRET.hex(),
         "job_id": _JOB.hex(),

@@ -155,7 +155,7 @@ def test_an_instance_is_one_of_n(i: int, n: int, fine: bool) -> None:
 def test_n_is_held_to_what_a_commits_metadata_can_take() -> None:
     """The bound is the limit of the schemas, not a number of its own."""
     assert load(kafka={"partitions": PARTITIONS}).kafka.partitions == PARTITIONS
-    with pytest.raises(BadSetting, match=r"kafka\.partitions.*less than or equal to"):
+    with pytest.raises(BadSetting, match=r"kafka\.partitions.*it must be at most"):
         load(kafka={"partitions": PARTITIONS + 1})
 
 

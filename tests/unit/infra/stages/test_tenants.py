@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.roles import ROLES, for_service
@@ -16,7 +17,7 @@ from llmos.infra.telemetry.metrics import TENANT_ROWS_REFUSED
 from llmos.schemas import topics
 from llmos.schemas.base import encode
 from llmos.schemas.catalog import TENANTS, Quotas, Tenant
-from llmos.schemas.errors import BadSetting, EnvelopeRejected, KeyringMismatch
+from llmos.schemas.errors import BadSetting, EnvelopeRejected, KeyringMismatch, RecordError, SecretUnreadable
 from tests.kit.bench import NOW, record
 
 OLD, NEW = b"o" * 32, b"n" * 32
@@ -119,6 +120,24 @@ def test_a_key_that_is_destroyed_opens_nothing_more(table: TenantTable, keys: Tu
     with pytest.raises(EnvelopeRejected):
         table.secret(tenant)
     assert table.named("acme") == newer  # the old row's seal is gone with its key
+
+
+def test_a_secret_that_does_not_open_ends_who_needs_it(table: TenantTable, keys: Turning, tmp_path: Path) -> None:
+    """It is the operator's fault and no request's; at the start it is logged, so that the system can be mended."""
+    tenant = row(keys)
+    lost = sealed_row(keys.keys, msgspec.structs.replace(tenant, wrapped_secret=bytes(60)))
+    put(table, lost)
+    with pytest.raises(SecretUnreadable, match=f"tenant 'acme' .it is under key {lost.key_id}"):
+        table.needed(lost, NOW)
+    assert not issubclass(SecretUnreadable, RecordError)
+    other_id, other = wrap_secret(keys, "globex", NEW)
+    globex = sealed_row(keys.keys, Tenant(name="globex", wrapped_secret=other, key_id=other_id))
+    table.table.take(record(encode(globex), topics.TENANTS, key=b"globex"))
+    with capture_logs() as logs:
+        table.check(tmp_path)
+    assert [(entry["event"], entry["tenant"]) for entry in logs] == [("tenant_secret_unreadable", "acme")]
+    put(table, renewed_row(keys.keys, tenant, NOW))
+    assert table.needed(tenant, NOW) == (OLD,)
 
 
 def test_a_secret_is_its_tenant_s_alone(table: TenantTable, keys: Turning) -> None:

@@ -21,6 +21,7 @@ NAMES = {
     "llmos_control_refused": ("service", "why"),
     "llmos_tenant_rows_refused": ("why",),
     "llmos_envelopes_rejected": ("channel",),
+    "llmos_keyrings_refused": ("why",),
     "llmos_sealed_without_tenant_key": (),
     "llmos_in_flight": ("lane",),
     "llmos_in_flight_bytes": ("lane",),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmos.infra.crypto.receipts import check_receipt
+from llmos.infra.crypto.receipts import check_answer, check_receipt, item_digests
 from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Hold
 from llmos.infra.log.port import Place, Refusal, TopicSpec
@@ -26,7 +26,7 @@ from llmos.schemas.results import RESULTS, USAGE, Answer, Receipt
 from llmos.services.aggregator.credits import Credits
 from llmos.services.aggregator.merger import Merger
 from llmos.services.ingest.credits import limits_of
-from tests.kit.bench import KEYS, HandClock, configured, context, head, record
+from tests.kit.bench import KEYS, SECRET, HandClock, configured, context, head, record
 from tests.kit.ledger_kit import take
 from tests.kit.log_bench import everything
 from tests.unit.services.aggregator.making import BAD, outcome
@@ -280,3 +280,15 @@ async def test_a_topic_made_later_is_found(fed: Fed) -> None:
     (ready,) = await fed.feed(outcome(head("one", reply_to="reply.new"), s=6))
     assert ready.copy is not None
     assert ready.copy[0] == Place("reply.new", 0)
+
+
+async def test_what_is_on_partials_is_signed_without_being_proved() -> None:
+    """Whoever may write there has a receipt signed that says what he likes, of a job that never was, too. That the output is
+    the system's it does not say to who has the tenant's secret: the digest is not the one that it makes."""
+    fed = Fed(context(HandClock(), configured()))
+    invented = outcome(head("never"), usage=Usage(tokens_out=10**9))
+    (ready,) = await fed.feed(invented)
+    assert check_receipt(ready.receipt.value, PUBLIC)
+    receipt = USAGE.decode(ready.receipt.value)
+    assert receipt.usage.tokens_out == 10**9
+    assert not check_answer(receipt, item_digests(SECRET, receipt.job_id, [(0, invented.items[0].output, "")]))

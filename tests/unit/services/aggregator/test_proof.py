@@ -33,7 +33,9 @@ def test_a_tenant_proves_its_answer() -> None:
     """Two parts by two attempts, one item failed; nothing but the answer, the receipt and the tenant's own keys is used."""
     outcomes = []
     for part, epoch in ((0, 3), (1, 7)):
-        task = asked(text=["a", "b"], part=part, epoch=epoch, parts=2)
+        task = asked(text=["a", "b"], part=part, epoch=epoch)
+        head = msgspec.structs.replace(task.work.head, parts=2, items=4)
+        task.work = msgspec.structs.replace(task.work, head=head)
         task.digest_key = digest_key(SECRET, task.work.head.job_id)
         error = TooLong(tokens=9, model="m", limit=8) if part else None
         events = [
@@ -42,8 +44,7 @@ def test_a_tenant_proves_its_answer() -> None:
         ]
         settled = Life().settle(task, *events, TaskEnded(task.name, 0.1))
         outcomes.append(PARTIALS.decode(msgspec.msgpack.encode(settled.outcomes[0])))
-    head = msgspec.structs.replace(outcomes[0].head, parts=2)
-    made = answer_outcomes(0, 5, head, outcomes, NOW)
+    made = answer_outcomes(0, 5, outcomes[0].head, outcomes, NOW)
     answer: Answer = RESULTS.decode(made.value)
     record = signed(KEYS, made.receipt)
     read = outputs(answer)

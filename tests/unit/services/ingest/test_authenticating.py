@@ -10,7 +10,7 @@ import pytest
 from llmos.infra.crypto.macs import mac
 from llmos.infra.crypto.secrets import fingerprint
 from llmos.infra.log.port import Record
-from llmos.schemas.base import encode
+from llmos.schemas.base import MSGPACK, encode
 from llmos.schemas.catalog import Tenant
 from llmos.schemas.errors import Forged, UnknownTenant
 from llmos.schemas.requests import Request, signed_bytes
@@ -41,32 +41,32 @@ def taken(request: Request, at: float = NOW) -> Record:
 def test_both_secrets_hold_around_a_rotation(secret: bytes) -> None:
     """Each is told by its fingerprint, so that what comes after knows which one the client has."""
     asked = request(secret)
-    proved = authenticate(asked, taken(asked), TENANTS)
+    proved = authenticate(asked, MSGPACK, taken(asked), TENANTS)
     assert (proved.tenant.name, proved.signed_with) == ("strict", fingerprint(secret))
 
 
 def test_the_old_secret_ends_with_its_grace() -> None:
     """By the time at which the log took the record, so that waiting in a backlog forges nothing."""
     asked = request(OLD)
-    assert authenticate(asked, taken(asked, UNTIL - 1), TENANTS).signed_with
+    assert authenticate(asked, MSGPACK, taken(asked, UNTIL - 1), TENANTS).signed_with
     with pytest.raises(Forged):
-        authenticate(asked, taken(asked, UNTIL), TENANTS)
+        authenticate(asked, MSGPACK, taken(asked, UNTIL), TENANTS)
 
 
 def test_a_code_is_needed_where_the_policy_says_so() -> None:
     """Without one a request of a strict tenant is a forgery, a sealed one as well; elsewhere it proves nothing."""
     for asked in (request(), msgspec.structs.replace(request(), sealed=True)):
         with pytest.raises(Forged):
-            authenticate(asked, taken(asked), TENANTS)
+            authenticate(asked, MSGPACK, taken(asked), TENANTS)
     open_ = request(tenant="demo")
-    assert authenticate(open_, taken(open_), TENANTS).signed_with == b""
+    assert authenticate(open_, MSGPACK, taken(open_), TENANTS).signed_with == b""
     forged = msgspec.structs.replace(open_, mac=bytes(32))
     with pytest.raises(Forged):
-        authenticate(forged, taken(forged), TENANTS)
+        authenticate(forged, MSGPACK, taken(forged), TENANTS)
 
 
 def test_nobody_is_a_tenant_by_saying_so() -> None:
     """A name that is on no record of the table."""
     asked = request(NEW, "nobody")
     with pytest.raises(UnknownTenant):
-        authenticate(asked, taken(asked), TENANTS)
+        authenticate(asked, MSGPACK, taken(asked), TENANTS)

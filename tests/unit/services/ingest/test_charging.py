@@ -259,3 +259,31 @@ def _flipped(value: bytes) -> bytes:
     """One bit of the payload changed."""
     at = value.index(b"\xa1x") + 1
     return value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
+
+
+async def test_what_its_quota_refuses_is_charged_nothing_however_often_it_is_read(ctx: Context) -> None:
+    """A crash after the answer and before the commit: the same records, the same refusals, in any number of lives."""
+    records = laid([signed(f"r{i}") for i in range(8)])
+    for _ in range(3):
+        assert await codes(life(ctx), records) == ["admitted"] * 5 + ["quota_exceeded"] * 3
+        assert await ctx.ledger.tenants() == {"victim": TenantUse(5, 10, 5.0)}
+
+
+async def test_what_is_read_again_after_its_answer_is_charged_once_more(ctx: Context) -> None:
+    """Its hold is gone, so that nothing tells it from one that is new: at most the records since the last commit, a second.
+    The same of one that was refused, where there is room by now. Verify knows them by their origin and does nothing; what they
+    hold is nobody's live job, and is given back when the scheduler next says what is live."""
+    records = laid([signed(f"r{i}") for i in range(6)])
+    assert await codes(life(ctx), records) == ["admitted"] * 5 + ["quota_exceeded"]
+    messages = [ADMITTED.decode(s.out.value) for s in await life(ctx).settle(PLACE, records[:1], Origins()) if isinstance(s, Emitted)]  # fmt: skip
+    await ctx.ledger.release([message.head.hold for message in messages])
+    ctx.clock.at += 10.0  # type: ignore[attr-defined]
+    assert await ctx.ledger.tenants() == {"victim": TenantUse(4, 8, 0.0)}
+    assert await codes(life(ctx), [records[0], records[5]]) == ["admitted", "quota_exceeded"]
+    assert await ctx.ledger.tenants() == {"victim": TenantUse(5, 10, 1.0)}
+    origins, known = Origins(), [message.head.origin for message in messages]
+    assert [origins.accept(origin) for origin in known * 2] == [True, False]
+    await ctx.ledger.reconcile([], 60.0, 0.0)
+    ctx.clock.at += 1.0  # type: ignore[attr-defined]
+    await ctx.ledger.reconcile([], 60.0, 0.0)
+    assert (await ctx.ledger.tenants())["victim"].jobs == 0

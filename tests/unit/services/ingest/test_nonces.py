@@ -8,8 +8,8 @@ from llmos.infra.ledger.memory import MemoryLedger
 from llmos.infra.ledger.port import Asked, Copied, Hold
 from llmos.infra.runtime.context import Context
 from llmos.services.ingest import nonces as module
-from llmos.services.ingest.credits import Credits
-from tests.kit.bench import HandClock, configured, context
+from llmos.services.ingest.credits import CLOCKS_APART_SECONDS, Credits
+from tests.kit.bench import NOW, HandClock, configured, context
 
 SETTINGS = configured(ingest={"freshness_seconds": 100.0})
 
@@ -76,10 +76,25 @@ async def test_remembered_for_twice_the_freshness_and_the_lag(ctx: Context, cloc
     for gone in (False, True):
         away(ctx, gone)
         await seen(here, [(f"a:{gone}", "1")], 50.0)
-        clock.at += 249.0
+        clock.at += 249.0 + CLOCKS_APART_SECONDS
         assert await seen(here, [(f"a:{gone}", "2")], 50.0) == ["1"]
         clock.at += 2.0
         assert await seen(here, [(f"a:{gone}", "2")], 50.0) == [None]
+
+
+async def test_remembered_as_far_back_as_any_partition_is_unread(ctx: Context, clock: HandClock) -> None:
+    """Another instance is down for a day: its partition may hold a copy, which is found when it is read at last."""
+    here = Credits(ctx)
+    await seen(here, [("a:early", "1")])
+    for _ in range(24):
+        clock.at += 3600.0
+        here.note_frontier(NOW)
+        await seen(here, [(f"a:{clock.at}", "1")])
+    for reader in (here, Credits(ctx)):
+        reader.note_frontier(NOW)
+        assert await seen(reader, [("a:early", "2")], clock.at - NOW) == ["1"]
+    here.note_frontier(clock.at)
+    assert await seen(here, [("a:early", "2")]) == [None], "all have read as far as now"
 
 
 async def test_the_own_table_is_bounded(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:

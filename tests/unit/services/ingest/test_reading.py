@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmos.infra.crypto.crc import crc32c
 from llmos.infra.crypto.macs import mac
 from llmos.schemas.admitted import ADMITTED, Admitted, Refusal
 from llmos.schemas.base import JSON, MSGPACK, encode
 from llmos.schemas.catalog import Tenant
-from llmos.schemas.errors import Forged, Malformed, Oversized, RecordError, UnknownTenant, UnknownVersion
+from llmos.schemas.errors import Corrupt, Forged, Malformed, Oversized, RecordError, UnknownTenant, UnknownVersion
 from llmos.schemas.ids import job_id
 from llmos.schemas.job import Origin
 from llmos.schemas.limits import PAYLOAD_BYTES, REQUEST_BYTES
@@ -52,11 +53,11 @@ def read(value: bytes | None, topic: str = "requests", **fields: Any) -> Admitte
     return message
 
 
-def signed(tenant: str = "strict", lane: str = "standard", **fields: Any) -> Request:
+def signed(tenant: str = "strict", lane: str = "standard", content_type: str = MSGPACK, **fields: Any) -> Request:
     """A request with its authentication code, made now."""
     values = {"submitted_at": NOW, "nonce": NONCE} | fields
     request = Request(request_id="r1", tenant=tenant, kind="echo", **values)
-    return msgspec.structs.replace(request, mac=mac(SECRET, signed_bytes(request, lane)))
+    return msgspec.structs.replace(request, mac=mac(SECRET, signed_bytes(request, lane, content_type)))
 
 
 def test_a_plain_request_is_admitted() -> None:
@@ -226,19 +227,51 @@ def test_an_authentic_request_is_admitted(payload: bytes) -> None:
     assert isinstance(read(encode(signed(**fields))), Admitted)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"request_id": "r2"}, {"kind": "embed"}, {"model": "m"}, {"priority": 9}, {"timeout": 1.0}, {"events": "none"},
-        {"reply_to": "reply.mine"}, {"reply_key": b"k"}, {"idempotency_key": "k"}, {"submitted_at": 1.0},
-        {"payload": b"other"}, {"sealed": True}, {"nonce": bytes(16)},
-    ],
-    ids=lambda change: next(iter(change)),
-)  # fmt: skip
+CHANGES: list[dict[str, Any]] = [
+    {"request_id": "r2"}, {"tenant": "demo"}, {"kind": "embed"}, {"model": "m"}, {"priority": 9}, {"timeout": 1.0},
+    {"events": "none"}, {"reply_to": "reply.mine"}, {"reply_key": b"k"}, {"idempotency_key": "k"}, {"submitted_at": 1.0},
+    {"payload": b"other"}, {"sealed": True}, {"nonce": bytes(16)}, {"crc32c": None}, {"crc32c": 7},
+    {"input": msgspec.Raw(b"\xc0")}, {"mac": b"m" * 32},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: "-".join(change))
 def test_nothing_that_steers_the_work_can_be_changed(change: dict[str, Any]) -> None:
-    """Each field that the code covers, changed on the way, makes the record a forgery."""
+    """Each field that the code covers, changed on the way, makes the record a forgery, or shows that it was damaged."""
+    with pytest.raises((Forged, Corrupt)):
+        read(encode(msgspec.structs.replace(signed(payload=b"bytes", crc32c=crc32c(b"bytes")), **change)))
+
+
+def test_every_field_is_covered_but_the_trace() -> None:
+    """Whoever adds one says here that it cannot be changed; what names a trace may be set on the way, and steers nothing."""
+    covered = {next(iter(change)) for change in CHANGES}
+    assert set(Request.__struct_fields__) - covered == {"traceparent"}
+    assert isinstance(read(encode(msgspec.structs.replace(signed(payload=b"bytes"), traceparent="00-1"))), Admitted)
+
+
+@pytest.mark.parametrize("encoding", [MSGPACK, JSON])
+def test_a_body_stays_where_it_was_and_what_it_was(encoding: str) -> None:
+    """An inline input is not moved into `payload`, where it would be read as MessagePack, nor called another content type,
+    nor given a second body beside it; a payload is not moved inline."""
+    headers = JSON_HEADER if encoding == JSON else ()
+    raw = msgspec.Raw(b"7")  # a number in JSON, another one in MessagePack
+    inline = signed(input=raw, content_type=encoding)
+    whole = encode_of(encoding)
+    assert isinstance(read(whole(inline), headers=headers), Admitted)
+    others = {name: getattr(inline, name) for name in inline.__struct_fields__ if name not in ("input", "payload")}
+    moved = Request(payload=bytes(raw), **others)
+    other = JSON if encoding == MSGPACK else MSGPACK
+    for forged, at in ((moved, encoding), (msgspec.structs.replace(inline, payload=b"x"), encoding), (inline, other)):
+        with pytest.raises(Forged):
+            read(encode_of(at)(forged), headers=JSON_HEADER if at == JSON else ())
+    both = signed(input=msgspec.Raw(b"77"), content_type=JSON)
     with pytest.raises(Forged):
-        read(encode(msgspec.structs.replace(signed(payload=b"bytes"), **change)))
+        read(msgspec.json.encode(msgspec.structs.replace(both, input=raw, payload=b"7")), headers=JSON_HEADER)
+    payload = signed(payload=b"7")
+    inside = msgspec.structs.replace(payload, payload=b"", input=msgspec.Raw(b"7"))
+    with pytest.raises(Forged):
+        read(whole(inside), headers=headers)
+    assert isinstance(read(whole(payload), headers=headers), Admitted), "the record around it may be written anew"
 
 
 def test_a_request_cannot_be_moved_to_another_lane() -> None:
@@ -260,7 +293,7 @@ def test_an_authentic_request_with_a_wrong_field_is_answered(carrier: str, encod
     """A client that signed a field out of its bounds learns which one, in either encoding, with either carrier."""
     raw = encode_of(encoding)(INPUT)
     fields: dict[str, Any] = {"payload": b"bytes"} if carrier == "payload" else {"input": msgspec.Raw(raw)}
-    request = signed(priority=99, reply_key=b"key", **fields)
+    request = signed(priority=99, reply_key=b"key", content_type=encoding, **fields)
     headers = JSON_HEADER if encoding == JSON else ()
     message = read(encode_of(encoding)(request), headers=headers)
     assert isinstance(message, Refusal)

@@ -15,7 +15,7 @@ from llmos.infra.stages.control_macs import by_scheduler
 from llmos.schemas import topics
 from llmos.schemas.admitted import Refusal
 from llmos.schemas.catalog import Model
-from llmos.schemas.control import CONTROL, Drain
+from llmos.schemas.control import CONTROL, CancelTask, Drain
 from llmos.schemas.epochs import EPOCHS
 from llmos.schemas.errors import ModelUnavailable
 from llmos.schemas.ids import epoch_of
@@ -163,7 +163,8 @@ class Office:
         if topic != topics.CONTROL:
             return found
         assert all(by_scheduler(self.ctx.keyring, message) for message in found)
-        return [msgspec.structs.replace(message, mac=b"") for message in found]
+        bare = [msgspec.structs.replace(message, mac=b"") for message in found]
+        return [msgspec.structs.replace(m, at=0.0) if isinstance(m, CancelTask) else m for m in bare]
 
 
 def attempt(number: int, term: int = TERM) -> int:

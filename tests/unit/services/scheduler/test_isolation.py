@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmos.client.queries import OPERATOR
 from llmos.infra.crypto.keyring import Keyring
 from llmos.infra.crypto.macs import mac
 from llmos.infra.crypto.secrets import wrap_secret
@@ -37,6 +38,8 @@ from tests.unit.services.scheduler.making import MODEL, TERM, job_of
 GUESSER, OTHER = "globex", "acme"
 OWN_TOPIC = f"reply.{GUESSER}.queries"
 OTHER_TOPIC = f"reply.{OTHER}.queries"
+TENANTS_TOPICS = (OWN_TOPIC, OTHER_TOPIC, "reply.operators", "reply.operator")
+OPERATORS_TOPIC = f"reply.{OPERATOR}.queries"
 LOAD = {"position", "predicted_start_at", "predicted_done_at", "at"}
 """What tells how much there is to do altogether, by everybody: how long one waits is no secret."""
 SECRET_MODEL = msgspec.structs.replace(MODEL, identity="x" * 64, name="acme-tuned")
@@ -52,7 +55,7 @@ class Desks:
         broker.create(
             [
                 TopicSpec(name, 1, 60.0, append_time=False, record_bytes=10**6)
-                for name in (OWN_TOPIC, OTHER_TOPIC, "reply.ops")
+                for name in (*TENANTS_TOPICS, OPERATORS_TOPIC)
             ]
         )
         broker.create(specs(configured_))
@@ -245,9 +248,9 @@ async def test_the_secret_before_holds_for_its_time(at: float, believed: bool) -
 
 
 COMMANDS = [
-    ModelCommand(id="c", what="load", model="m", at=NOW, reply_to="reply.ops"),
-    Drain(device="d", at=NOW, id="c", reply_to="reply.ops"),
-    Query(id="c", what="jobs", reply_to="reply.ops"),
+    ModelCommand(id="c", what="load", model="m", at=NOW, reply_to=OPERATORS_TOPIC),
+    Drain(device="d", at=NOW, id="c", reply_to=OPERATORS_TOPIC),
+    Query(id="c", what="jobs", reply_to=OPERATORS_TOPIC),
 ]
 
 
@@ -267,10 +270,25 @@ async def test_only_operators_command(message: Any, how: str) -> None:
         "changed": lambda: msgspec.structs.replace(as_operator(KEYS, message), id="d"),
     }[how]()
     world.hear(made)
-    assert set((await world.answered("reply.ops")).values()) == {"operator_only"}
+    assert set((await world.answered(OPERATORS_TOPIC)).values()) == {"operator_only"}
     assert world.desk.drains.names() == []
     control = Place(topics.CONTROL, 0)
     assert (await world.ctx.log.ends([control]))[control] == 0
+
+
+@pytest.mark.parametrize("message", COMMANDS, ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("how", ["unsigned", "stale", "tenant"])
+async def test_a_forged_command_is_not_answered_where_tenants_listen(message: Any, how: str) -> None:
+    """Nobody has words that are not for it put into a tenant's topic, under the id of a question of its own, say."""
+    world = Desks()
+    for topic in TENANTS_TOPICS:
+        sent = msgspec.structs.replace(message, reply_to=topic)
+        if how == "stale" and not isinstance(message, Query):
+            sent = as_operator(KEYS, msgspec.structs.replace(sent, at=NOW - FRESH_SECONDS - 1.0))
+        world.hear(signed(sent) if how == "tenant" else sent)
+        assert await world.answered(topic) == {}
+    world.hear(msgspec.structs.replace(message, reply_to=OPERATORS_TOPIC))
+    assert set((await world.answered(OPERATORS_TOPIC)).values()) == {"operator_only"}
 
 
 @pytest.mark.parametrize("message", COMMANDS[:2], ids=lambda message: type(message).__name__)
@@ -280,7 +298,7 @@ async def test_an_old_command_that_is_put_there_again_is_not_carried_out(message
     catalog_of(world, alone=True)
     world.clock.at += FRESH_SECONDS + 1.0
     world.hear(as_operator(KEYS, message))
-    assert set((await world.answered("reply.ops")).values()) == {"operator_only"}
+    assert set((await world.answered(OPERATORS_TOPIC)).values()) == {"operator_only"}
     assert world.desk.drains.names() == []
 
 
@@ -290,12 +308,12 @@ async def test_a_command_that_comes_twice_is_carried_out_once() -> None:
     catalog_of(world, alone=True)
     drain = as_operator(KEYS, COMMANDS[1])
     world.hear(drain)
-    await world.answered("reply.ops")
+    await world.answered(OPERATORS_TOPIC)
     world.hear(as_operator(KEYS, Drain(device="d", at=NOW + 1.0, undo=True)))
     world.hear(drain)
-    assert set(await world.answered("reply.ops")) == {"c"}
+    assert set(await world.answered(OPERATORS_TOPIC)) == {"c"}
     assert world.desk.drains.names() == []
-    place = Place("reply.ops", 0)
+    place = Place(OPERATORS_TOPIC, 0)
     assert (await world.ctx.log.ends([place]))[place] == 2
 
 

@@ -165,3 +165,12 @@ async def test_tokenizers_follow_the_models_directory(tmp_path: Path, monkeypatc
     with pytest.raises(asyncio.CancelledError):
         await found.watch_tokenizers(store, 1e-3)
     assert looks == [1e-3] * 5
+
+
+def test_what_is_written_to_the_catalog_is_believed() -> None:
+    """Whoever may write there moves a name to another model that a node has, or has one called gone. What a model is he
+    cannot change: a part is bound to the identity, and that is the digest of the model's files."""
+    rows: list[tuple[str, Message | None]] = [ONE, TWO, node("n", 1.0, A, B), BEST]
+    assert directory(*rows).resolve("best").identity == A
+    assert directory(*rows, ("alias:best", Alias(name="best", identity=B))).resolve("best").identity == B
+    assert refusal([*rows, ("node:n", NodeModels(node="n", at=2.0, models=[]))], "best").code == "model_gone"

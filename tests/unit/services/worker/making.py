@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from llmos.pipelines.engine.device import open_device
 from llmos.pipelines.engine.residents import ResidentModels
 from llmos.pipelines.models.store import ModelStore
@@ -25,7 +23,7 @@ def work(s: int = 0, epoch: int = 1, text: str | list[str] = "hello", part: int 
     sealed = job(head(f"k{s}", s, **fields), *(EchoInput(text=texts) for _ in range(part + 1)))
     return Work(
         task=Task(0, s, part, epoch),
-        head=msgspec.structs.replace(sealed.head, parts=part + 1),
+        head=sealed.head,
         part=sealed.parts[part],
         dispatched_at=NOW - 1,
         **({"incarnation": INCARNATION, "deadline": NOW + 100} | values),

@@ -13,6 +13,7 @@ from llmos.schemas.base import Message, encode
 from llmos.schemas.catalog import Alias, Pin, alias_key, pin_key
 from llmos.schemas.control import CancelTask, Drain, Fence, ModelOrder
 from llmos.schemas.errors import Fenced
+from llmos.services.worker import orders
 from llmos.services.worker.orders import Orders
 from llmos.services.worker.runners.events import Pins
 from tests.kit.bench import KEYS, record
@@ -57,6 +58,9 @@ class Told:
         self.orders.catalog.take(record(None if message is None else encode(message), "catalog", key=key))
 
 
+CANCEL = CancelTask(partition=0, s=1, at=1.0)
+
+
 def order(what: Any, device: str) -> ModelOrder:
     return ModelOrder(what=what, identity="m", device=device, at=1.0)
 
@@ -88,15 +92,15 @@ def test_its_own_fence_ends_it() -> None:
 
 
 def test_a_task_is_stopped() -> None:
-    """However long ago that was said: a submission never comes again."""
+    """Of a submission that is over."""
     told = Told()
-    told.control(CancelTask(partition=0, s=1), at=1e9)
-    assert told.heard == [CancelTask(partition=0, s=1)]
+    told.control(CANCEL)
+    assert told.heard == [CANCEL]
 
 
 EVERYTHING = [
     order("load", DEVICE),
-    CancelTask(partition=0, s=1),
+    CANCEL,
     Fence(device=DEVICE, node="node-0", incarnation=INCARNATION, pid=1, at=1.0),
 ]
 
@@ -115,7 +119,35 @@ def test_only_the_scheduler_gives_orders(message: Any) -> None:
     assert told.heard == []
 
 
-@pytest.mark.parametrize("message", [EVERYTHING[0], EVERYTHING[2]], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", [order("load", DEVICE), order("verify", ""), CANCEL])
+def test_a_copy_of_an_order_is_not_carried_out(message: Any) -> None:
+    """Within the time in which it passes for fresh: a model that was loaded again since is not thrown out once more."""
+    told = Told()
+    for at in (1.0, 2.0, FRESH_SECONDS, 1.0 + FRESH_SECONDS):
+        told.control(message, at=at)
+    assert len(told.heard) == 1
+    told.control(msgspec.structs.replace(message, at=2.0), at=3.0)
+    assert len(told.heard) == 2, "the same, ordered anew"
+
+
+def test_a_forged_order_is_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not carried out keeps no place, and cancels take none of the other orders'."""
+    monkeypatch.setattr(orders, "REMEMBERED", 2)
+    told = Told()
+    load, unload = order("load", DEVICE), order("unload", DEVICE)
+    told.control(load)
+    for i in range(5):
+        told.control(msgspec.structs.replace(unload, at=2.0 + i), by=Keyring.memory())
+        told.control(msgspec.structs.replace(CANCEL, s=i))
+    told.control(load)
+    assert len(told.heard) == 1 + 5
+    for i in range(2):
+        told.control(msgspec.structs.replace(unload, at=2.0 + i))
+    told.control(load)
+    assert len(told.heard) == 1 + 5 + 2 + 1, "so many are remembered"
+
+
+@pytest.mark.parametrize("message", EVERYTHING, ids=lambda message: type(message).__name__)
 def test_an_old_order_that_is_put_there_again_is_left_alone(message: Any) -> None:
     """Its own time is far from when the log took it."""
     told = Told()

@@ -100,8 +100,8 @@ def test_digests_are_of_the_clear_output() -> None:
             TaskEnded(task.name, 0.0),
         )  # fmt: skip
         good, bad = settled.outcomes[0].items
-        assert good.digest == item_digest(DIGEST_KEY, 0, b"o", "")
-        assert bad.digest == item_digest(DIGEST_KEY, 1, b"", "too_long")
+        assert good.digest == item_digest(DIGEST_KEY, 0, 2, b"o", "")
+        assert bad.digest == item_digest(DIGEST_KEY, 1, 2, b"", "too_long")
         assert (good.sealed, bad.sealed, bad.output) == (key is not None, False, b"")
 
 
@@ -242,6 +242,6 @@ def test_an_unusable_reply_key_fails_the_item(reply_key: bytes) -> None:
     assert item.error is not None
     assert (item.error.code, item.output, item.sealed, events) == ("invalid_request", b"", False, [])
     assert "reply_key" in item.error.message
-    assert item.digest == item_digest(DIGEST_KEY, 0, b"", "invalid_request")
+    assert item.digest == item_digest(DIGEST_KEY, 0, 1, b"", "invalid_request")
     whole, _ = life.run(asked(1), [b"o"], 0)
     assert opened(whole.items[0], whole) == b"o"
