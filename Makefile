@@ -29,7 +29,7 @@ up: $(READY)  ## run the system until Ctrl-C, durable under .llmos
 	$(BIN)/llmos up
 
 # What needs no process beside its own runs on all cores; what starts systems has the machine for itself.
-ALONE := tests/faults/test_schedules.py tests/unit
+ALONE := tests/faults/test_schedules.py tests/fuzz tests/unit
 
 test: $(READY)  ## all tests
 	@failed=0; \
