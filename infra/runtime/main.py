@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import resource
 import signal
 import sys
@@ -17,7 +18,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import NamedTuple
 
 import structlog
-import uvloop
 
 from llmos.infra.crypto.live import LOOK_SECONDS, LiveKeyring
 from llmos.infra.ledger.port import Ledger, LedgerAway
@@ -33,7 +33,7 @@ from llmos.infra.telemetry.endpoint import Endpoint
 from llmos.infra.telemetry.events import configure
 from llmos.infra.telemetry.faults import fault_of
 from llmos.infra.telemetry.health import ProgressHealth
-from llmos.schemas.errors import LlmosError, OperatorError, Unreachable
+from llmos.schemas.errors import LlmosError, MissingTool, OperatorError, Unreachable
 
 log = structlog.get_logger()
 
@@ -81,6 +81,8 @@ def run_service(service: str, instance: str | None, settings: Settings, body: Bo
     except OperatorError as problem:
         print(f"llmos {service}: {problem}", file=sys.stderr)
         return OPERATOR
+    import uvloop  # of the extra `services`: whoever only asks does without
+
     try:
         keyring = LiveKeyring(settings.keyring, service)
         with _spared_collector(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -92,6 +94,13 @@ def run_service(service: str, instance: str | None, settings: Settings, body: Bo
     log.info("service_stopped", exit_code=code)
     events.close()
     return code
+
+
+def check_extra() -> None:
+    """Raises `MissingTool` where llmos was installed without what services need beside clients."""
+    missing = [name for name in ("jinja2", "tokenizers", "uvloop") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingTool(tool=", ".join(missing), remedy="services need it: install llmos[services]")
 
 
 class _Process:

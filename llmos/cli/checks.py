@@ -16,6 +16,7 @@ from llmos.infra.crypto.keyring import PURPOSES
 from llmos.infra.embedded import jars
 from llmos.infra.embedded.java import find_java, version_of
 from llmos.infra.embedded.redis_server import find_server
+from llmos.infra.runtime.main import check_extra
 from llmos.infra.settings import Settings
 from llmos.pipelines.models.shipped import shipped_models
 from llmos.pipelines.models.store import ModelStore
@@ -47,7 +48,7 @@ def all_checks(settings: Settings) -> list[Check]:
     embedded_kafka = not settings.kafka.bootstrap
     kafka: list[Callable[[Settings], Check]] = [java, kafka_jars] if embedded_kafka else [broker]
     found = redis if not settings.redis.url else redis_address
-    chosen = [*kafka, found, torch, models, disk, keyring, credentials, ports]
+    chosen = [*kafka, found, services, torch, models, disk, keyring, credentials, ports]
     return [check(settings) for check in chosen]
 
 
@@ -104,6 +105,15 @@ def redis_address(settings: Settings) -> Check:
         return Check("redis", Path(path).exists(), f"socket {path} (setting redis.url)")
     address = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
     return _connects("redis", address if ":" in address else f"{address}:6379", "setting redis.url")
+
+
+def services(settings: Settings) -> Check:
+    """What services need beside clients."""
+    try:
+        check_extra()
+    except MissingTool as problem:
+        return Check("services", False, str(problem))
+    return Check("services", True, "all that ingest, verify, scheduler and aggregator need is installed")
 
 
 def torch(settings: Settings) -> Check:

@@ -15,7 +15,7 @@ import typer
 from llmos.cli.session import Session, run, session_of
 from llmos.cli.up import up
 from llmos.infra.embedded.directory import holder
-from llmos.infra.runtime.main import leave_no_core, run_service
+from llmos.infra.runtime.main import check_extra, leave_no_core, run_service
 from llmos.infra.settings import Settings
 from llmos.pipelines.engine.specs import device_label
 from llmos.schemas.errors import OperatorError
@@ -42,6 +42,7 @@ def add_to(app: typer.Typer) -> None:
 def up_command(context: typer.Context) -> None:
     """Start the system here: Kafka, Redis and all services; Ctrl-C stops it."""
     session = session_of(context)
+    check_extra()
     leave_no_core()  # the first start makes keys; broker and Redis inherit it
     run(_up(session, session.settings()))
 
@@ -105,6 +106,7 @@ def end(pid: int, timeout: float) -> bool:
 def run_command(context: typer.Context, service: Annotated[Service, typer.Argument(help="Which service.")]) -> None:
     """Run one service in this process, as `llmos up` and compose do."""
     settings = session_of(context).settings()
+    check_extra()
     # The one import by name: a process loads the service that it runs, and only workers load torch.
     body = importlib.import_module(f"llmos.services.{service.value}.app").run
     raise typer.Exit(run_service(service.value, instance_of(service, settings), settings, body))

@@ -24,12 +24,16 @@ def _build(target: str, source: Path, out: Path) -> Path:
     return next(out.glob("*.whl" if target == "wheel" else "*.tar.gz"))
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
+def build_wheel(out: Path) -> Path:
+    """The wheel, built in `out` from the sdist."""
     with tarfile.open(_build("sdist", ROOT, out)) as archive:
         archive.extractall(out / "source", filter="data")
     return _build("wheel", next((out / "source").iterdir()), out)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("dist"))
 
 
 def test_the_wheel_holds_everything_that_is_imported_or_read(wheel: Path) -> None:
